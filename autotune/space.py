@@ -1,0 +1,234 @@
+"""Knobs, constraints and the legal configurations they leave; knows no kernel and no sampler."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+
+from autotune.errors import UnknownChoiceError, UsageError
+
+KnobValue = int | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One tunable choice. `ordered` values have a geometry (tile sizes); others are mere names."""
+
+    name: str
+    values: tuple[KnobValue, ...]
+    meaning: str
+    ordered: bool = True
+
+    def __post_init__(self) -> None:
+        assert self.values, f"knob {self.name} has no values"
+        assert len(set(self.values)) == len(self.values), f"knob {self.name} repeats a value"
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A rule that legal configurations obey. `holds` gets the values of `knobs`, in that order."""
+
+    reason: str
+    knobs: tuple[str, ...]
+    holds: Callable[..., bool]
+
+
+class Config(Mapping[str, KnobValue]):
+    """An immutable, hashable assignment of a value to every knob of a kernel."""
+
+    __slots__ = ("_items", "_values")
+
+    def __init__(self, values: Mapping[str, KnobValue]) -> None:
+        self._values = dict(sorted(values.items()))
+        self._items = tuple(self._values.items())
+
+    def __getitem__(self, name: str) -> KnobValue:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self._items == other._items
+
+    def __repr__(self) -> str:
+        return f"Config({self})"
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self._items)
+
+    def number(self, name: str) -> int:
+        """Value of an integer knob."""
+        value = self._values[name]
+        assert isinstance(value, int), f"knob {name} is not a number"
+        return value
+
+    def replace(self, **changes: KnobValue) -> Config:
+        """Return a copy with some knobs set to other values."""
+        return Config({**self._values, **changes})
+
+    @property
+    def key(self) -> str:
+        """Canonical JSON text: equal configs, equal keys."""
+        return json.dumps(self._values, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the sha256 of `key`."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:12]
+
+
+class SearchSpace:
+    """The cartesian product of knobs, cut down to its legal configurations by enumeration.
+
+    A template's space has 10^2 to 10^5 points, so it is listed rather than sampled: an illegal
+    configuration is never proposed, and "unseen" has an exact meaning. A constraint is tested as
+    soon as its last knob is set, which prunes whole branches.
+    """
+
+    def __init__(self, knobs: tuple[Knob, ...], constraints: tuple[Constraint, ...] = ()) -> None:
+        self.knobs = knobs
+        self.constraints = constraints
+        names = [knob.name for knob in knobs]
+        for constraint in constraints:
+            missing = set(constraint.knobs) - set(names)
+            assert not missing, f"constraint {constraint.reason!r} names unknown knobs {missing}"
+        self._ready: list[list[Constraint]] = [[] for _ in knobs]
+        for constraint in constraints:
+            last = max((names.index(name) for name in constraint.knobs), default=0)
+            self._ready[last].append(constraint)
+
+    @property
+    def cartesian_size(self) -> int:
+        """Number of combinations before any constraint."""
+        return prod(len(knob.values) for knob in self.knobs)
+
+    @cached_property
+    def _listed(self) -> tuple[tuple[Config, ...], Counter[str]]:
+        found: list[Config] = []
+        rejected: Counter[str] = Counter()
+        chosen: dict[str, KnobValue] = {}
+        below = [prod(len(k.values) for k in self.knobs[i + 1 :]) for i in range(len(self.knobs))]
+
+        def descend(depth: int) -> None:
+            if depth == len(self.knobs):
+                found.append(Config(chosen))
+                return
+            knob = self.knobs[depth]
+            for value in knob.values:
+                chosen[knob.name] = value
+                broken = self._first_broken(depth, chosen)
+                if broken is None:
+                    descend(depth + 1)
+                else:
+                    rejected[broken.reason] += below[depth]
+            del chosen[knob.name]
+
+        descend(0)
+        return tuple(found), rejected
+
+    def _first_broken(self, depth: int, chosen: Mapping[str, KnobValue]) -> Constraint | None:
+        for constraint in self._ready[depth]:
+            if not constraint.holds(*(chosen[name] for name in constraint.knobs)):
+                return constraint
+        return None
+
+    @property
+    def legal(self) -> tuple[Config, ...]:
+        """Every legal configuration, in knob order: the same list in every run."""
+        return self._listed[0]
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """How many combinations each constraint removed (each counted at the first one it broke)."""
+        return self._listed[1]
+
+    @cached_property
+    def _members(self) -> frozenset[Config]:
+        return frozenset(self.legal)
+
+    def __contains__(self, config: object) -> bool:
+        return config in self._members
+
+    def why_illegal(self, config: Mapping[str, KnobValue]) -> str | None:
+        """First reason for which `config` is not in this space, None if it is legal."""
+        names = {knob.name for knob in self.knobs}
+        if set(config) != names:
+            odd = sorted(set(config) ^ names)
+            return f"knobs do not match this kernel's: {', '.join(odd)}"
+        for knob in self.knobs:
+            if config[knob.name] not in knob.values:
+                return f"{knob.name}={config[knob.name]} is not one of {list(knob.values)}"
+        for depth in range(len(self.knobs)):
+            broken = self._first_broken(depth, config)
+            if broken is not None:
+                return broken.reason
+        return None
+
+    def config(self, **values: KnobValue) -> Config:
+        """Build a configuration from keyword values, checked against the space.
+
+        Raises:
+            UnknownChoiceError: a keyword is not a knob of this space.
+            UsageError: the configuration is illegal; the message gives the reason.
+        """
+        names = [knob.name for knob in self.knobs]
+        for name in values:
+            if name not in names:
+                raise UnknownChoiceError("knob", name, names)
+        reason = self.why_illegal(values)
+        if reason is not None:
+            raise UsageError(f"illegal configuration: {reason}")
+        return Config(values)
+
+    def closest(self, wanted: Mapping[str, KnobValue]) -> Config:
+        """Return the legal configuration with the fewest steps from `wanted` (ties: first listed).
+
+        Knobs that `wanted` leaves out do not count. Raises ValueError when nothing is legal.
+        """
+        return min(self.legal, key=lambda config: self.steps_between(config, wanted))
+
+    def steps_between(self, one: Mapping[str, KnobValue], other: Mapping[str, KnobValue]) -> float:
+        """Distance in knob steps: position difference if ordered, 1 for another name."""
+        total = 0.0
+        for knob in self.knobs:
+            if knob.name not in one or knob.name not in other:
+                continue
+            a, b = one[knob.name], other[knob.name]
+            if a == b:
+                continue
+            if knob.ordered and a in knob.values and b in knob.values:
+                total += abs(knob.values.index(a) - knob.values.index(b))
+            else:
+                total += 1.0
+        return total
+
+    def neighbours(self, config: Config) -> tuple[Config, ...]:
+        """Legal configurations one step away in one knob (any other name if unordered)."""
+        found = []
+        for knob in self.knobs:
+            at = knob.values.index(config[knob.name])
+            for index, value in enumerate(knob.values):
+                if index == at or (knob.ordered and abs(index - at) != 1):
+                    continue
+                candidate = config.replace(**{knob.name: value})
+                if candidate in self:
+                    found.append(candidate)
+        return tuple(found)
+
+
+def grid(**axes: tuple[KnobValue, ...]) -> tuple[dict[str, KnobValue], ...]:
+    """All combinations of named values, as dictionaries."""
+    return tuple(dict(zip(axes, point, strict=True)) for point in product(*axes.values()))
