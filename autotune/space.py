@@ -24,6 +24,9 @@ class Knob:
     values: tuple[KnobValue, ...]
     meaning: str
     ordered: bool = True
+    host: bool = False
+    """Read by the launch code only (a split count): configurations that differ in nothing else
+    share their binary, so it is compiled once."""
 
     def __post_init__(self) -> None:
         assert self.values, f"knob {self.name} has no values"
@@ -152,8 +155,24 @@ class SearchSpace:
 
     @property
     def rejected(self) -> Counter[str]:
-        """How many combinations each constraint removed (each counted at the first one it broke)."""
+        """How many combinations each constraint removed, each counted where it first broke."""
         return self._listed[1]
+
+    @cached_property
+    def binaries(self) -> dict[Config, tuple[Config, ...]]:
+        """Legal configurations grouped by what is compiled.
+
+        Keys leave the host knobs out; values are the whole configurations sharing that binary.
+        """
+        device = [knob.name for knob in self.knobs if not knob.host]
+        groups: dict[Config, list[Config]] = {}
+        for config in self.legal:
+            groups.setdefault(Config({name: config[name] for name in device}), []).append(config)
+        return {binary: tuple(configs) for binary, configs in groups.items()}
+
+    def binary_of(self, config: Config) -> Config:
+        """Return `config` without its host knobs."""
+        return Config({k.name: config[k.name] for k in self.knobs if not k.host})
 
     @cached_property
     def _members(self) -> frozenset[Config]:

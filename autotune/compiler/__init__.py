@@ -1,0 +1,1 @@
+"""Cross-compilation of rendered kernels for a GPU that need not be there, and what it tells."""

@@ -1,0 +1,111 @@
+"""Paged KV caches for checks: random, shuffled, with NaN wherever a kernel must not look."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autotune.kernels.dtypes import torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class PagedCache:
+    """Keys and values in pages, and who owns which page."""
+
+    k: torch.Tensor  # [num_pages, block_size, num_kv_heads, head_dim]
+    v: torch.Tensor  # the same
+    block_tables: torch.Tensor  # int32 [num_seqs, max_pages]
+
+
+def make_paged_cache(
+    context_lens: list[int],
+    block_size: int,
+    num_kv_heads: int,
+    head_dim: int,
+    dtype: str,
+    seed: int,
+    device: str,
+) -> PagedCache:
+    """Build a cache whose pages are shuffled over a pool a quarter larger than needed.
+
+    Slots past a sequence's length, pages of nobody and page 0 hold NaN. Table entries past a
+    sequence's pages point to page 0. Sequences of equal length share their first page.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    pages_of = [math.ceil(length / block_size) for length in context_lens]
+    num_pages = 1 + sum(pages_of) + sum(pages_of) // 4 + 1
+    shape = (num_pages, block_size, num_kv_heads, head_dim)
+    k = torch.full(shape, math.nan)
+    v = torch.full(shape, math.nan)
+    order = (1 + torch.randperm(num_pages - 1, generator=generator)).tolist()
+    tables = torch.zeros((len(context_lens), max(1, *pages_of)), dtype=torch.int32)
+    first_page_of: dict[int, int] = {}
+    for seq, (length, count) in enumerate(zip(context_lens, pages_of, strict=True)):
+        for index in range(count):
+            shared = first_page_of.get(length) if index == 0 and length >= block_size else None
+            page = shared if shared is not None else order.pop()
+            tables[seq, index] = page
+            if index == 0:
+                first_page_of.setdefault(length, page)
+            if shared is None:
+                filled = min(block_size, length - index * block_size)
+                content = (filled, num_kv_heads, head_dim)
+                k[page, :filled] = torch.randn(content, generator=generator)
+                v[page, :filled] = torch.randn(content, generator=generator)
+    kind = torch_dtype(dtype)
+    return PagedCache(k.to(kind).to(device), v.to(kind).to(device), tables.to(device))
+
+
+def gather_context(cache: torch.Tensor, table_row: torch.Tensor, length: int) -> torch.Tensor:
+    """Return the first `length` tokens of one sequence, fp64 [length, num_kv_heads, head_dim]."""
+    block_size = cache.shape[1]
+    pages = table_row[: math.ceil(length / block_size)].long()
+    return cache[pages].flatten(0, 1)[:length].double()
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> torch.Tensor:
+    """Causal attention of the newest queries, in fp64: the definition, with no tricks.
+
+    Args:
+        q: [query_len, num_heads, head_dim]; its last row is the newest token.
+        k: [context_len, num_kv_heads, head_dim], queries' own tokens included.
+        v: the same.
+        scale: factor on the logits.
+        window: tokens that a query sees, itself included; 0 for all.
+        softcap: logits become softcap * tanh(logits / softcap); 0 for none.
+
+    Returns:
+        fp64 [query_len, num_heads, head_dim]; zeros where there is no key.
+    """
+    import torch
+
+    query_len, num_heads, _ = q.shape
+    context_len = k.shape[0]
+    if context_len == 0 or query_len == 0:
+        return torch.zeros_like(q, dtype=torch.float64)
+    group = num_heads // k.shape[1]
+    keys = k.double().repeat_interleave(group, dim=1)  # [context_len, num_heads, head_dim]
+    values = v.double().repeat_interleave(group, dim=1)
+    logits = torch.einsum("qhd,khd->hqk", q.double(), keys) * scale
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    at = torch.arange(context_len - query_len, context_len, device=q.device)[:, None]
+    key_at = torch.arange(context_len, device=q.device)[None, :]
+    hidden = key_at > at
+    if window:
+        hidden = hidden | (key_at <= at - window)
+    logits = logits.masked_fill(hidden, -math.inf)
+    return torch.einsum("hqk,khd->qhd", torch.softmax(logits, dim=-1), values)

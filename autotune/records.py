@@ -1,0 +1,160 @@
+"""What is known about a candidate: compile facts, predictions, timings, and the stored selection.
+
+A record whose status and numbers disagree cannot be built: a time exists only where all went well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from autotune.space import Config
+
+
+class Status(StrEnum):
+    """How the evaluation of a candidate ended."""
+
+    OK = "ok"
+    COMPILE_ERROR = "compile_error"
+    COMPILE_TIMEOUT = "compile_timeout"
+    CRASHED = "crashed"
+    OVER_LIMIT = "over_limit"
+    SPILLS = "spills"
+    WRONG_MMA = "wrong_mma"
+    DUPLICATE = "duplicate"
+    WRONG_RESULT = "wrong_result"
+    LAUNCH_ERROR = "launch_error"
+    BENCH_TIMEOUT = "bench_timeout"
+
+
+class Provenance(StrEnum):
+    """Where a selection comes from, best first."""
+
+    MEASURED = "measured"
+    PREDICTED = "predicted"
+    TRANSFERRED = "transferred"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    """What the compiler says about one entry point of a candidate, for one target."""
+
+    entry: str
+    """Name of the `@triton.jit` function."""
+    registers: int
+    """Registers per thread (AMD: vector registers, accumulation registers included)."""
+    stack_bytes: int
+    """Stack frame (AMD: scratch) per thread; more than zero means spilled registers."""
+    shared_bytes: int
+    """Shared memory (LDS) of one block."""
+    num_warps: int
+    num_stages: int
+    mma: str | None
+    """Matrix instruction class: "mma", "wgmma", "tcgen05", "mfma"; None without any."""
+    loop: Mapping[str, int]
+    """Instructions of one warp in the hottest loop body by class (`mma`, `load_global`,
+    `async_copy`, `load_shared`, `store_shared`, `special`, `float`, `integer`, `barrier`,
+    `other`); empty if the kernel has no loop."""
+    loop_mma_flops: int
+    """Multiply-add operations (2 per pair) of one warp's matrix instructions in that body."""
+    binary_bytes: int
+    binary_sha: str
+    """First 16 hex digits of the sha256 of the machine code."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `dataclasses.asdict`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """A measured latency: median and quartiles of `samples`, microseconds."""
+
+    median_us: float
+    q1_us: float
+    q3_us: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Outcome of trying one binary (a configuration without its host knobs) on one GPU."""
+
+    config: Config
+    status: Status
+    reason: str | None = None
+    """Why the status is not OK, in one sentence."""
+    reports: tuple[CompileReport, ...] = ()
+    twin: Config | None = None
+    """For a duplicate: the configuration that compiled to the same machine code."""
+
+    def __post_init__(self) -> None:
+        if self.status is Status.OK:
+            assert self.reports, "an OK evaluation has reports"
+            assert self.reason is None, "an OK evaluation needs no reason"
+        else:
+            assert self.reason, f"status {self.status} needs a reason"
+        assert (self.twin is not None) == (self.status is Status.DUPLICATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Versions that a record depends on; None where nothing of the kind took part."""
+
+    triton: str
+    assembler: str
+    """Version of ptxas, or of LLVM's AMDGPU backend."""
+    torch: str | None = None
+    driver: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The configuration chosen for one point, and why: what `results/` stores."""
+
+    exact: Mapping[str, Any]
+    nearest: Mapping[str, int]
+    config: Config
+    provenance: Provenance
+    time_us: float
+    """Predicted or measured time, as `provenance` says."""
+    error_factor: float | None
+    """For predictions: the true time is expected within time × or ÷ this."""
+    default_us: float
+    """Time of the default configuration, of the same provenance."""
+    floor_us: float
+    """Least possible time: bytes over bandwidth or operations over peak, whichever is larger."""
+    reason: str
+    """One line: what makes the winner win, or why the default was kept."""
+    reports: tuple[CompileReport, ...] = field(default=())
+
+    @property
+    def gain(self) -> float:
+        """Default time over time: above 1 is faster than the default."""
+        return self.default_us / self.time_us
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Turn a record into plain JSON types; mappings and configs become dictionaries."""
+    out: dict[str, Any] = {}
+    for item in dataclasses.fields(record):
+        out[item.name] = _plain(getattr(record, item.name))
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_json(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, StrEnum):
+        return value.value
+    return value

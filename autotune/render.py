@@ -1,0 +1,149 @@
+"""Template + problem + config → a Python module on disk, and its import. Compiles nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jinja2
+import jinja2.meta
+
+from autotune.errors import RenderError, StorageError
+from autotune.kernels.spec import KernelSpec
+from autotune.problem import Problem
+from autotune.space import Config
+
+HEADER_LINES = 4
+"""Fixed, because a function's first line is part of Triton's cache key."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedKernel:
+    """Source text of one candidate and where it came from."""
+
+    kernel: str
+    template: Path
+    source: str
+    config: Config
+
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the sha256 of the source below the header."""
+        body = self.source.split("\n", HEADER_LINES)[HEADER_LINES]
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    def write(self, cache: Path) -> Path:
+        """Write to `<cache>/kernels/<kernel>_<digest>.py` (temp then rename) and return the path.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        path = cache / "kernels" / f"{self.kernel}_{self.digest}.py"
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.is_file() and path.read_text() == self.source:
+                return path
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            with os.fdopen(handle, "w") as file:
+                file.write(self.source)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise StorageError(f"cannot write the rendered kernel {path}: {error}") from error
+        return path
+
+
+class TemplateFolder:
+    """The Jinja templates below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def _environment(self) -> jinja2.Environment:
+        return jinja2.Environment(
+            loader=jinja2.FileSystemLoader(self.folder),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            autoescape=False,
+        )
+
+    def render(self, spec: KernelSpec[Any], problem: Problem, config: Config) -> RenderedKernel:
+        """Render a kernel's template for one cell and configuration.
+
+        Raises:
+            RenderError: the template is missing, has a syntax error, or names an unknown value.
+        """
+        values: dict[str, Any] = {}
+        extra = spec.template_values(problem, config)
+        for source in (problem.exact_axes(), config, extra):
+            clash = values.keys() & source.keys()
+            assert not clash, f"{spec.name}: {sorted(clash)} is an axis and a knob"
+            values.update(source)
+        try:
+            body = self._environment.get_template(spec.template).render(values)
+        except jinja2.TemplateSyntaxError as error:
+            raise RenderError(f"{self.folder / str(error.name)}:{error.lineno}: {error}") from error
+        except jinja2.TemplateError as error:
+            raise RenderError(
+                f"{self.folder / spec.template}: {error} (problem {problem.label()}; {config})"
+            ) from error
+        header = (
+            f"# Generated from templates/{spec.template}; edit that file, not this one.\n"
+            f"# Problem: {problem.label('exact')}\n"
+            f"# Config: {config}\n"
+            "\n"
+        )
+        assert header.count("\n") == HEADER_LINES
+        return RenderedKernel(spec.name, self.folder / spec.template, header + body, config)
+
+    def sha(self, template: str) -> str:
+        """First 16 hex digits of the sha256 of a template and all it includes.
+
+        Raises:
+            RenderError: the template or an included file is missing.
+        """
+        digest = hashlib.sha256()
+        pending, seen = [template], set[str]()
+        while pending:
+            name = pending.pop(0)
+            if name in seen:
+                continue
+            seen.add(name)
+            try:
+                text = (self.folder / name).read_text()
+            except OSError as error:
+                raise RenderError(f"cannot read the template {self.folder / name}") from error
+            digest.update(name.encode() + b"\0" + text.encode() + b"\0")
+            referenced = jinja2.meta.find_referenced_templates(self._environment.parse(text))
+            pending += sorted(filter(None, referenced))
+        return digest.hexdigest()[:16]
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a rendered kernel as a module of its own; imports triton.
+
+    Raises:
+        RenderError: the file does not import; the message names template-made path and line.
+    """
+    name = f"pagetune_kernel_{path.stem}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except (SyntaxError, NameError, TypeError, AttributeError, ValueError) as error:
+        del sys.modules[name]
+        raise RenderError(f"{path}: the rendered module does not import: {error!r}") from error
+    return module
