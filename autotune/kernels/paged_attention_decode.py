@@ -311,8 +311,11 @@ class PagedAttentionDecode:
         return out
 
     def tolerance(self, problem: DecodeProblem) -> Tolerance:
-        """P is rounded to the cache's dtype once, and the output once."""
-        epsilon = MACHINE_EPSILON[problem.dtype] + ACCUMULATION_ERROR
+        """P is rounded to the cache's dtype once, and the output once.
+
+        A soft cap's tanh is right to 2^-24 of the cap, and that error lands on the logits.
+        """
+        epsilon = MACHINE_EPSILON[problem.dtype] + ACCUMULATION_ERROR + problem.softcap * 2.0**-24
         return Tolerance(relative=2 * epsilon, elementwise=4 * epsilon)
 
     @staticmethod
