@@ -125,8 +125,8 @@ class ModelShape:
         )
 
 
-# Figures of each model's published config.json: name, hidden size, intermediate size, layers, heads,
-# KV heads, head dimension, vocabulary, longest context, activation, window, soft cap.
+# Figures of the published config.json: name, hidden size, intermediate size, layers, heads, KV
+# heads, head dimension, vocabulary, longest context, activation, window, soft cap.
 _ROWS = (
     ModelShape("llama-3.1-8b", 4_096, 14_336, 32, 32, 8, 128, 128_256, 131_072),
     ModelShape("llama-3.1-70b", 8_192, 28_672, 80, 64, 8, 128, 128_256, 131_072),
