@@ -122,21 +122,27 @@ class Selection:
     nearest: Mapping[str, int]
     config: Config
     provenance: Provenance
-    time_us: float
-    """Predicted or measured time, as `provenance` says."""
+    time_us: float | None
+    """Predicted or measured time, as `provenance` says; None for an untested default."""
     error_factor: float | None
     """For predictions: the true time is expected within time × or ÷ this."""
-    default_us: float
-    """Time of the default configuration, of the same provenance."""
+    default_us: float | None
+    """Time of the default configuration, of the same provenance; None if it is not usable."""
     floor_us: float
     """Least possible time: bytes over bandwidth or operations over peak, whichever is larger."""
     reason: str
     """One line: what makes the winner win, or why the default was kept."""
     reports: tuple[CompileReport, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        assert (self.time_us is None) == (self.provenance is Provenance.DEFAULT)
+        assert (self.error_factor is None) != (self.provenance is Provenance.PREDICTED)
+
     @property
-    def gain(self) -> float:
+    def gain(self) -> float | None:
         """Default time over time: above 1 is faster than the default."""
+        if self.time_us is None or self.default_us is None:
+            return None
         return self.default_us / self.time_us
 
 

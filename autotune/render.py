@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 import jinja2
 import jinja2.meta
 
-from autotune.errors import RenderError, StorageError
+from autotune.errors import RenderError
+from autotune.files import write_atomically
 from autotune.kernels.spec import KernelSpec
 from autotune.problem import Problem
 from autotune.space import Config
@@ -47,16 +46,8 @@ class RenderedKernel:
             StorageError: the folder cannot be written.
         """
         path = cache / "kernels" / f"{self.kernel}_{self.digest}.py"
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.is_file() and path.read_text() == self.source:
-                return path
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-            with os.fdopen(handle, "w") as file:
-                file.write(self.source)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise StorageError(f"cannot write the rendered kernel {path}: {error}") from error
+        if not path.is_file() or path.read_text(encoding="utf-8") != self.source:
+            write_atomically(path, self.source)
         return path
 
 

@@ -1,0 +1,118 @@
+"""One cell under search: its space, its points, and what an evaluated binary is worth at each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from autotune.arch import GpuArch
+from autotune.cost_model import CostModel, Prediction
+from autotune.errors import AutotuneError
+from autotune.kernels.spec import KernelSpec
+from autotune.prior import guess_us
+from autotune.problem import Problem
+from autotune.records import Evaluation, Status
+from autotune.space import Config, SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A whole configuration at one point, and its predicted time."""
+
+    config: Config
+    prediction: Prediction
+
+
+class Cell:
+    """A kernel on a GPU at exact axes; `points` are the sizes it is judged at."""
+
+    def __init__(self, spec: KernelSpec[Any], arch: GpuArch, problem: Problem) -> None:
+        self.spec = spec
+        self.arch = arch
+        self.problem = problem
+        self.points: tuple[Problem, ...] = tuple(spec.points(problem))
+        self.space: SearchSpace = spec.space(problem, arch)
+        self.model = CostModel(arch)
+        if not self.space.legal:
+            raise AutotuneError(
+                f"{spec.name} has no legal configuration on {arch.name} for "
+                f"{problem.label('exact')}: {dict(self.space.rejected)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Text that names the cell: kernel, GPU and exact axes."""
+        return f"{self.spec.name}/{self.arch.name}/{self.problem.label('exact')}"
+
+    @cached_property
+    def binaries(self) -> tuple[Config, ...]:
+        """What can be compiled: legal configurations without their host knobs."""
+        return tuple(self.space.binaries)
+
+    def representative(self, binary: Config) -> Config:
+        """Some whole configuration with that binary."""
+        return self.space.binaries[binary][0]
+
+    @cached_property
+    def defaults(self) -> dict[Problem, Config]:
+        """Default configuration at each point."""
+        return {point: self.spec.default_config(point, self.arch) for point in self.points}
+
+    @cached_property
+    def prior(self) -> list[float]:
+        """Guess of the objective of every binary, before compiling any."""
+        columns = self._guesses.values()
+        return [math.exp(sum(map(math.log, row)) / len(row)) for row in zip(*columns, strict=True)]
+
+    def seeds(self, count: int) -> list[Config]:
+        """Binaries to try first: all defaults, then the favourites of each sampled point."""
+        chosen = list(
+            dict.fromkeys(self.space.binary_of(config) for config in self.defaults.values())
+        )
+        favourites = [
+            self.binaries[min(range(len(guesses)), key=guesses.__getitem__)]
+            for guesses in self._guesses.values()
+        ]
+        extra = [binary for binary in dict.fromkeys(favourites) if binary not in chosen]
+        return chosen + extra[: max(0, count - len(chosen))]
+
+    def best_at(self, point: Problem, evaluation: Evaluation) -> Choice:
+        """Best host knobs for an evaluated binary at a point, by prediction."""
+        assert evaluation.status in (Status.OK, Status.DUPLICATE)
+        binary = self.space.binary_of(evaluation.config)
+        choices = (
+            self.predict(point, config, evaluation) for config in self.space.binaries[binary]
+        )
+        return min(choices, key=lambda choice: choice.prediction.time_us)
+
+    def predict(self, point: Problem, config: Config, evaluation: Evaluation) -> Choice:
+        """Prediction for one whole configuration at a point."""
+        works = self.spec.work(point, config, self.arch)
+        return Choice(config, self.model.predict(works, evaluation.reports))
+
+    def objective(self, evaluation: Evaluation) -> float:
+        """Geometric mean over the points of the best predicted time, microseconds."""
+        times = [self.best_at(point, evaluation).prediction.time_us for point in self.points]
+        return math.exp(sum(map(math.log, times)) / len(times))
+
+    def floor_us(self, point: Problem) -> float:
+        """Least possible time at a point."""
+        dtype = str(point.exact_axes()["dtype"])
+        return self.model.floor_us(self.spec.flops(point), self.spec.min_bytes(point), dtype)
+
+    @cached_property
+    def _guesses(self) -> dict[Problem, list[float]]:
+        """Guessed times of all binaries at four points: enough for a rank, quick for thousands."""
+        sample = self.points[:: max(1, math.ceil(len(self.points) / 4))]
+        return {
+            point: [
+                min(
+                    guess_us(self.model, self.spec.work(point, config, self.arch), config)
+                    for config in self.space.binaries[binary]
+                )
+                for binary in self.binaries
+            ]
+            for point in sample
+        }

@@ -1,0 +1,71 @@
+"""One candidate's failure becomes a status here: the only place with a broad `except`.
+
+Runs inside a worker process, where a hang, a crash or a poisoned device context dies alone.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune.arch import lookup
+from autotune.compiler.cross import cross_compile
+from autotune.compiler.facts import report
+from autotune.correctness import check
+from autotune.errors import CandidateError, RenderError
+from autotune.kernels import load_kernel
+from autotune.records import Status, to_json
+from autotune.render import import_file
+
+Answer = dict[str, Any]
+
+
+def handle(request: Mapping[str, Any]) -> Answer:
+    """Do what `request["op"]` says; a failed candidate is answered with a status and a reason."""
+    operation = _OPERATIONS[request["op"]]
+    started = time.perf_counter()
+    try:
+        answer = operation(request)
+    except (CandidateError, RenderError) as error:
+        answer = {"status": _FAILED[request["op"]], "reason": str(error)}
+    except Exception as error:
+        # Generated code may raise anything; the last frame says where, the text what.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename}:{frame.lineno}"
+        answer = {"status": _FAILED[request["op"]], "reason": f"{place}: {error!r}"[:500]}
+    return answer | {"seconds": time.perf_counter() - started}
+
+
+def compile_candidate(request: Mapping[str, Any]) -> Answer:
+    """Compile the rendered file `path` for `gpu`: the reports of its entry points."""
+    arch = lookup(request["gpu"])
+    binaries = cross_compile(import_file(Path(request["path"])), arch)
+    return {
+        "status": Status.OK,
+        "reports": [to_json(report(binary, arch)) for binary in binaries],
+    }
+
+
+def check_candidate(request: Mapping[str, Any]) -> Answer:
+    """Run the rendered file `path` on inputs from `seed`: its errors against the reference."""
+    spec = load_kernel(request["kernel"])
+    problem = spec.problem_type.from_axes(request["problem"])
+    errors = check(
+        spec, import_file(Path(request["path"])), problem, request["seed"], request["device"]
+    )
+    tolerance = spec.tolerance(problem)
+    answer: Answer = {"relative": errors.relative, "elementwise": errors.elementwise}
+    if errors.within(tolerance):
+        return answer | {"status": Status.OK}
+    allowed = f"allowed {tolerance.relative:.1e} and {tolerance.elementwise:.1e}"
+    return answer | {"status": Status.WRONG_RESULT, "reason": f"{errors}; {allowed}"}
+
+
+_OPERATIONS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
+    "compile": compile_candidate,
+    "check": check_candidate,
+}
+_FAILED = {"compile": Status.COMPILE_ERROR, "check": Status.LAUNCH_ERROR}

@@ -1,0 +1,34 @@
+"""Writing files so that a reader finds the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from autotune.errors import StorageError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write to a temporary file beside `path`, sync, rename.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full; `path` is as it was.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}. The file is unchanged; free some "
+            "space or choose another folder."
+        ) from error

@@ -1,0 +1,49 @@
+"""How many blocks of a kernel fit on one SM at a time: registers, shared memory, threads, slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autotune.arch import GpuArch
+from autotune.records import CompileReport
+
+_CUDA_RESERVED_SHARED_BYTES = 1024
+"""What the driver keeps of an SM's shared memory for each block (compute capability 8.0 and up)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Blocks per SM, and the resource that allows no more."""
+
+    blocks: int
+    limiter: str
+
+    def warps(self, report: CompileReport) -> int:
+        """Resident warps per SM."""
+        return self.blocks * report.num_warps
+
+
+def occupancy(report: CompileReport, arch: GpuArch) -> Occupancy:
+    """Blocks per SM; 0 if a single block does not fit.
+
+    NVIDIA gives registers to warps in units of 256 (CUDA occupancy calculator). An AMD wave takes
+    its registers from one of four SIMDs, in units of 8 per lane (CDNA 3 instruction set guide).
+    """
+    threads = report.num_warps * arch.warp_size
+    if arch.vendor == "amd":
+        per_lane = -(-max(1, report.registers) // 8) * 8
+        waves_per_simd = min(8, arch.max_registers_per_thread // per_lane)
+        by_registers = 4 * waves_per_simd // report.num_warps
+        reserved = 0
+    else:
+        per_warp = -(-report.registers * arch.warp_size // 256) * 256
+        by_registers = arch.registers_per_sm // (per_warp * report.num_warps)
+        reserved = _CUDA_RESERVED_SHARED_BYTES
+    limits = {
+        "registers": by_registers,
+        "shared memory": arch.shared_bytes_per_sm // max(1, report.shared_bytes + reserved),
+        "threads": arch.max_threads_per_sm // threads,
+        "block slots": arch.max_blocks_per_sm,
+    }
+    limiter = min(limits, key=lambda name: limits[name])
+    return Occupancy(limits[limiter], limiter)

@@ -1,0 +1,219 @@
+"""Reading and writing `results/<gpu>/<kernel>.json`: sorted, numbered, reviewable in a diff.
+
+A file is data and nothing else: whatever is wrong with it is an error with a reason, and nothing in
+it is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from autotune.arch import GpuArch, lookup
+from autotune.errors import AutotuneError, CorruptResultError
+from autotune.files import write_atomically
+from autotune.kernels import load_kernel
+from autotune.kernels.spec import KernelSpec
+from autotune.records import CompileReport, Environment, Provenance, Selection, to_json
+from autotune.space import Config
+
+SCHEMA_NUMBER = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """All selections of one cell, and how they were found."""
+
+    exact: Mapping[str, Any]
+    template_sha: str
+    environment: Environment
+    search: Mapping[str, Any]
+    """Sampler, seed, trials, space sizes, and counts of outcomes by status."""
+    selections: tuple[Selection, ...]
+
+    @property
+    def key(self) -> str:
+        """Canonical text of the exact axes."""
+        return json.dumps(dict(self.exact), sort_keys=True)
+
+
+class ResultsStore:
+    """The results folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, gpu: str, kernel: str) -> Path:
+        """File of one kernel on one GPU."""
+        return self.folder / gpu / f"{kernel}.json"
+
+    def read(self, gpu: str, kernel: str) -> tuple[CellResult, ...]:
+        """All cells of a file; an absent file has none.
+
+        Raises:
+            CorruptResultError: not readable, not JSON, not of this schema, not of this kernel and
+                GPU, or a configuration is not legal; the message says which and where.
+        """
+        path = self.path(gpu, kernel)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorruptResultError(f"cannot read {path}: {error}") from error
+        try:
+            data = json.loads(text)
+            _validator().validate(data)
+        except ValueError as error:
+            raise CorruptResultError(f"{path} is not valid JSON: {error}") from error
+        except RecursionError as error:
+            raise CorruptResultError(f"{path} is nested too deeply") from error
+        except jsonschema.ValidationError as error:
+            where = "/".join(map(str, error.absolute_path)) or "top level"
+            raise CorruptResultError(f"{path}, {where}: {error.message[:200]}") from error
+        if (data["gpu"], data["kernel"]) != (gpu, kernel):
+            raise CorruptResultError(
+                f"{path} says it is for {data['kernel']} on {data['gpu']}: moved by hand?"
+            )
+        spec, arch = load_kernel(kernel), lookup(gpu)
+        return tuple(_read_cell(path, spec, arch, cell) for cell in data["cells"])
+
+    def merge(self, gpu: str, kernel: str, cells: Sequence[CellResult]) -> Path:
+        """Replace the cells with equal exact axes, keep the others, and write the file.
+
+        Raises:
+            CorruptResultError: the existing file cannot be trusted; move it away first.
+            StorageError: the file cannot be written; the old one is intact.
+        """
+        known = {cell.key: cell for cell in self.read(gpu, kernel)}
+        known |= {cell.key: cell for cell in cells}
+        path = self.path(gpu, kernel)
+        write_atomically(path, _file_text(gpu, kernel, [known[key] for key in sorted(known)]))
+        return path
+
+
+@cache
+def _validator() -> jsonschema.Draft202012Validator:
+    path = Path(__file__).with_name("results.schema.json")
+    return jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _read_cell(
+    path: Path, spec: KernelSpec[Any], arch: GpuArch, data: Mapping[str, Any]
+) -> CellResult:
+    where = f"{path}, cell {json.dumps(data['exact'])}"
+    try:
+        problem = spec.problem_type.from_axes(data["exact"])
+        if problem.exact_axes() != data["exact"]:
+            raise CorruptResultError(f"{where}: the exact axes are not those of {spec.name}")
+        space = spec.space(problem, arch)
+        binaries = {
+            digest: tuple(CompileReport.from_json(report) for report in reports)
+            for digest, reports in data["binaries"].items()
+        }
+        selections = []
+        for point in data["points"]:
+            at = spec.problem_type.from_axes({**data["exact"], **point["nearest"]})
+            reason = space.why_illegal(point["config"])
+            if reason is not None:
+                raise CorruptResultError(f"{where}, {at.label('nearest')}: {reason}")
+            selections.append(
+                Selection(
+                    exact=at.exact_axes(),
+                    nearest=at.nearest_axes(),
+                    config=Config(point["config"]),
+                    provenance=Provenance(point["provenance"]),
+                    time_us=point["time_us"],
+                    error_factor=point["error_factor"],
+                    default_us=point["default_us"],
+                    floor_us=point["floor_us"],
+                    reason=point["reason"],
+                    reports=binaries.get(point["binary"], ()),
+                )
+            )
+    except (AssertionError, TypeError) as error:
+        raise CorruptResultError(f"{where}: contradicts itself: {error}") from error
+    except CorruptResultError:
+        raise
+    except AutotuneError as error:
+        raise CorruptResultError(f"{where}: {error}") from error
+    return CellResult(
+        exact=problem.exact_axes(),
+        template_sha=data["template_sha"],
+        environment=Environment(**data["environment"]),
+        search=data["search"],
+        selections=tuple(selections),
+    )
+
+
+def _file_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
+    """JSON with one line per point and per binary, so that a diff shows what changed."""
+    lines = [
+        "{",
+        f' "schema": {SCHEMA_NUMBER},',
+        f' "gpu": {json.dumps(gpu)},',
+        f' "kernel": {json.dumps(kernel)},',
+        ' "cells": [',
+    ]
+    for number, cell in enumerate(cells):
+        reports: dict[str, list[dict[str, Any]]] = {}
+        points = []
+        for selection in cell.selections:
+            digest = _binary_digest(selection)
+            if selection.reports:
+                reports[digest] = [to_json(report) for report in selection.reports]
+            points.append(_point(selection, digest))
+        points.sort(key=lambda point: tuple(point["nearest"].values()))
+        lines += [
+            "  {",
+            f'   "exact": {_line(cell.exact)},',
+            f'   "template_sha": {json.dumps(cell.template_sha)},',
+            f'   "environment": {_line(to_json(cell.environment))},',
+            f'   "search": {_line(cell.search)},',
+            '   "points": [',
+            *_joined("    ", [_line(point) for point in points]),
+            "   ],",
+            '   "binaries": {',
+            *_joined("    ", [f"{json.dumps(d)}: {_line(reports[d])}" for d in sorted(reports)]),
+            "   }",
+            "  }" + ("," if number + 1 < len(cells) else ""),
+        ]
+    return "\n".join([*lines, " ]", "}", ""])
+
+
+def _point(selection: Selection, digest: str) -> dict[str, Any]:
+    return {
+        "nearest": dict(selection.nearest),
+        "config": dict(selection.config),
+        "provenance": selection.provenance.value,
+        "time_us": _rounded(selection.time_us),
+        "error_factor": selection.error_factor,
+        "default_us": _rounded(selection.default_us),
+        "gain": _rounded(selection.gain),
+        "floor_us": _rounded(selection.floor_us),
+        "binary": digest,
+        "reason": selection.reason,
+    }
+
+
+def _binary_digest(selection: Selection) -> str:
+    return "-".join(report.binary_sha for report in selection.reports) or "none"
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else float(f"{number:.4g}")
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _joined(indent: str, items: Sequence[str]) -> list[str]:
+    last = len(items) - 1
+    return [f"{indent}{item}{',' if index < last else ''}" for index, item in enumerate(items)]

@@ -1,0 +1,1 @@
+"""Searching a legal space with Optuna: the only package that imports it."""

@@ -1,0 +1,185 @@
+"""One search's record on disk: what was asked, what came of it, and how to go on after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from autotune.errors import StorageError, UsageError
+from autotune.search.candidates import Candidates
+from autotune.search.samplers import make_sampler
+from autotune.space import Config
+
+BATCH_SIZE = 8
+"""Trials asked together, then evaluated in parallel, before the sampler learns from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trial in flight."""
+
+    number: int
+    config: Config
+
+
+class Ledger:
+    """An Optuna study over a finite set of candidates."""
+
+    def __init__(self, study: optuna.Study, candidates: Candidates, trials: int) -> None:
+        self._study = study
+        self._candidates = candidates
+        self._trials = min(trials, len(candidates))
+        self._open: dict[int, optuna.trial.Trial] = {}
+
+    @classmethod
+    def open(
+        cls,
+        storage: BaseStorage,
+        name: str,
+        identity: Mapping[str, Any],
+        candidates: Candidates,
+        seeds: Sequence[Config],
+        sampler: str,
+        seed: int,
+        trials: int,
+        resume: bool,
+    ) -> Ledger:
+        """Open or create the study `name`.
+
+        `identity` says what the study depends on; a study of another identity, or any when not
+        resuming, is deleted first. `seeds` are tried before the sampler is asked.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        known = optuna.get_all_study_names(storage)
+        if name in known:
+            found = optuna.load_study(study_name=name, storage=storage)
+            if not resume or found.user_attrs.get("identity") != dict(identity):
+                optuna.delete_study(study_name=name, storage=storage)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            sampler=make_sampler(sampler, candidates, seed, BATCH_SIZE, trials),
+            direction="minimize",
+            load_if_exists=True,
+        )
+        study.set_user_attr("identity", dict(identity))
+        ledger = cls(study, candidates, trials)
+        # Some are there already if a run was killed at this place.
+        for config in list(dict.fromkeys(seeds))[: ledger.total_trials]:
+            study.enqueue_trial(dict(config), skip_if_exists=True)
+        return ledger
+
+    def next_batch(self) -> list[Asked]:
+        """Trials to evaluate now: those in flight when a run was killed, else a fresh batch.
+
+        A batch is asked in full before any of it is told. So if a trial of the last batch has been
+        told, only the rest of that batch is open; if none has, asking may have been cut short.
+        """
+        asked = [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state is not TrialState.WAITING
+        ]
+        total = len(asked)
+        last = asked[(total - 1) // BATCH_SIZE * BATCH_SIZE :] if total else []
+        running = [trial for trial in asked if trial.state is TrialState.RUNNING]
+        if running:
+            missing = BATCH_SIZE - len(last) if len(running) == len(last) else 0
+        else:
+            missing = BATCH_SIZE - total % BATCH_SIZE
+        batch = [self._resumed(trial) for trial in running]
+        return batch + [self._ask() for _ in range(min(missing, self._trials - total))]
+
+    def _ask(self) -> Asked:
+        trial = self._study.ask(fixed_distributions=self._candidates.distributions)
+        self._open[trial.number] = trial
+        return Asked(trial.number, Config(trial.params))
+
+    def _resumed(self, frozen: FrozenTrial) -> Asked:
+        """Take up a trial that a dead process had asked, finishing its parameters if it had not."""
+        trial = optuna.trial.Trial(self._study, frozen._trial_id)
+        for name, distribution in self._candidates.distributions.items():
+            if isinstance(distribution, IntDistribution):
+                trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+            elif isinstance(distribution, CategoricalDistribution):
+                trial.suggest_categorical(name, distribution.choices)
+        self._open[trial.number] = trial
+        return Asked(frozen.number, Config(trial.params))
+
+    def tell(
+        self, asked: Asked, value: float | None, status: str, reason: str | None, **facts: Any
+    ) -> None:
+        """Record an outcome: a value (smaller is better), or None for a failure with its reason.
+
+        Failures are told PRUNED: Optuna's samplers learn from those, and ignore FAIL.
+        """
+        trial = self._open.pop(asked.number)
+        for name, fact in {"status": status, "reason": reason, **facts}.items():
+            if fact is not None:
+                trial.set_user_attr(name, fact)
+        if value is None:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, value)
+
+    def told(self) -> list[Asked]:
+        """Trials that are over, in order."""
+        over = (TrialState.COMPLETE, TrialState.PRUNED)
+        return [
+            Asked(trial.number, Config(trial.params))
+            for trial in self._study.get_trials(deepcopy=False, states=over)
+        ]
+
+    @property
+    def total_trials(self) -> int:
+        """How many trials this search will make in all."""
+        return self._trials
+
+
+def open_storage(url: str | None, journal: Path) -> BaseStorage:
+    """Storage at a database URL, or the journal file (a torn last line is cut off first).
+
+    Raises:
+        UsageError: the URL is not understood.
+        StorageError: the journal's folder cannot be written.
+    """
+    if url is not None:
+        try:
+            return RDBStorage(url)
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"--storage {url}: {error}") from error
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        repair_journal(journal)
+        return JournalStorage(JournalFileBackend(str(journal)))
+    except OSError as error:
+        raise StorageError(f"cannot use the study file {journal}: {error}") from error
+
+
+def repair_journal(journal: Path) -> int:
+    """Cut off what a killed writer left half-written; returns the number of bytes removed."""
+    if not journal.exists():
+        return 0
+    data = journal.read_bytes()
+    keep = 0
+    for line in data.splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            json.loads(line)
+        except ValueError:
+            break
+        keep += len(line)
+    if keep < len(data):
+        with journal.open("r+b") as file:
+            file.truncate(keep)
+    return len(data) - keep

@@ -1,0 +1,98 @@
+"""From evaluated binaries to one selection per point: the default competes to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotune.cell import Cell, Choice
+from autotune.problem import Problem
+from autotune.records import Evaluation, Provenance, Selection, Status
+from autotune.space import Config
+
+LEAST_GAIN = 1.01
+"""A winner must beat the default by this factor, or the default is kept."""
+
+
+def select(cell: Cell, evaluations: Sequence[Evaluation]) -> list[Selection]:
+    """Pick the fastest predicted configuration at every point of a cell."""
+    usable = [evaluation for evaluation in evaluations if evaluation.status is Status.OK]
+    by_binary = {cell.space.binary_of(e.config): e for e in evaluations}
+    return [_select_at(cell, point, usable, by_binary) for point in cell.points]
+
+
+def _select_at(
+    cell: Cell,
+    point: Problem,
+    usable: Sequence[Evaluation],
+    by_binary: dict[Config, Evaluation],
+) -> Selection:
+    default_config = cell.defaults[point]
+    default_evaluation = by_binary.get(cell.space.binary_of(default_config))
+    default: Choice | None = None
+    if default_evaluation and default_evaluation.status in (Status.OK, Status.DUPLICATE):
+        default = cell.predict(point, default_config, default_evaluation)
+    ranked = [(cell.best_at(point, evaluation), evaluation) for evaluation in usable]
+    best, evaluation = min(
+        ranked, key=lambda pair: pair[0].prediction.time_us, default=(None, None)
+    )
+    if default is not None and (
+        best is None or default.prediction.time_us < best.prediction.time_us * LEAST_GAIN
+    ):
+        assert default_evaluation is not None
+        return _selection(
+            cell,
+            point,
+            default,
+            default,
+            default_evaluation,
+            "the default: nothing was predicted to beat it by 1 %",
+        )
+    if best is None or evaluation is None:
+        return Selection(
+            exact=point.exact_axes(),
+            nearest=point.nearest_axes(),
+            config=default_config,
+            provenance=Provenance.DEFAULT,
+            time_us=None,
+            error_factor=None,
+            default_us=None,
+            floor_us=cell.floor_us(point),
+            reason="the default, untested: no candidate compiled to a sound binary",
+        )
+    return _selection(cell, point, best, default, evaluation, _why(best, default))
+
+
+def _selection(
+    cell: Cell,
+    point: Problem,
+    choice: Choice,
+    default: Choice | None,
+    evaluation: Evaluation,
+    reason: str,
+) -> Selection:
+    return Selection(
+        exact=point.exact_axes(),
+        nearest=point.nearest_axes(),
+        config=choice.config,
+        provenance=Provenance.PREDICTED,
+        time_us=choice.prediction.time_us,
+        error_factor=cell.model.coefficients.error_factor,
+        default_us=None if default is None else default.prediction.time_us,
+        floor_us=cell.floor_us(point),
+        reason=reason,
+        reports=evaluation.reports,
+    )
+
+
+def _why(best: Choice, default: Choice | None) -> str:
+    """One line: what bounds the winner, what bounded the default, and the knobs that differ."""
+    text = f"bound by {best.prediction.bound}, {best.prediction.blocks_per_sm} blocks per SM"
+    if default is None:
+        return f"{text}; the default does not compile to a sound binary"
+    changed = [
+        f"{name} {default.config[name]}→{best.config[name]}"
+        for name in best.config
+        if best.config[name] != default.config[name]
+    ]
+    was = f"{default.prediction.bound}, {default.prediction.blocks_per_sm} blocks"
+    return f"{text} (default: {was}); {', '.join(changed)}"
