@@ -9,6 +9,7 @@ from autotune.errors import UnknownChoiceError
 from autotune.kernels.spec import KernelSpec
 
 KERNELS = {
+    "fused_mlp": "autotune.kernels.fused_mlp:FusedMlp",
     "paged_attention_decode": "autotune.kernels.paged_attention_decode:PagedAttentionDecode",
 }
 """Name → "module:class", imported when asked for."""
