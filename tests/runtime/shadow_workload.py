@@ -1,0 +1,107 @@
+"""Random requests and random events for the shadow engine, from one seed."""
+
+from __future__ import annotations
+
+from random import Random
+
+from shadow import ShadowEngine
+from shadow_model import EOS, VOCAB_SIZE
+
+from runtime.preemption import PreemptionCost, PreemptionMode
+from runtime.sampling_params import BeamSearchParams, SamplingParams
+from runtime.scheduler_config import SchedulerConfig, SchedulingPolicy
+from runtime.sequence import Request, SequenceStatus
+
+_BOILERPLATE = tuple(1 + (i * i) % (VOCAB_SIZE - 1) for i in range(64))
+"""Prompts begin with a piece of this, so that they share prefixes."""
+
+
+def random_config(rng: Random, **fixed: object) -> SchedulerConfig:
+    """A small engine, so that everything is short; `fixed` fields override."""
+    max_num_seqs = rng.randint(2, 6)
+    chosen: dict[str, object] = {
+        "block_size": rng.choice([1, 2, 3, 4, 8]),
+        "num_host_blocks": rng.choice([0, 4, 16]),
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_seqs + rng.randint(0, 24),
+        "max_model_len": 48,
+        "policy": rng.choice(list(SchedulingPolicy)),
+        "enable_prefix_caching": rng.random() < 0.8,
+        "long_prefill_token_threshold": rng.choice([None, 3]),
+        "preemption_mode": rng.choice([None, *PreemptionMode]),
+        "preemption_cost": PreemptionCost(100, 1000.0, 10.0),
+        "expected_output_tokens": rng.choice([1, 8]),
+        "max_steps_in_flight": rng.choice([1, 2]),
+    }
+    chosen |= fixed
+    if "num_blocks" not in chosen:
+        size = chosen["block_size"]
+        assert isinstance(size, int)
+        chosen["num_blocks"] = 2 + -(-rng.randint(24, 60) // size)
+    return SchedulerConfig(**chosen)  # type: ignore[arg-type]
+
+
+def random_request(rng: Random, request_id: str) -> Request:
+    """A request with a shared beginning; some have siblings, beams, a salt or an adapter."""
+    shared = _BOILERPLATE[: rng.choice([0, 4, 9, 16])]
+    own = tuple(rng.randrange(1, VOCAB_SIZE) for _ in range(rng.randint(1, 12)))
+    max_tokens = rng.choice([1, 2, 5, 12, None])
+    beam_search = None
+    n = rng.choice([1, 1, 1, 2, 4])
+    if rng.random() < 0.15:
+        n = 1
+        beam_search = BeamSearchParams(rng.randint(1, 4), max_tokens or 6)
+    return Request(
+        request_id,
+        shared + own,
+        SamplingParams(
+            n=n,
+            max_tokens=max_tokens,
+            min_tokens=rng.choice([0, 1]),
+            seed=rng.choice([None, 5]),
+            stop_token_ids=rng.choice([(), (3,)]),
+            ignore_eos=rng.random() < 0.2,
+            prompt_logprobs=rng.choice([None, None, None, 1]),
+        ),
+        beam_search=beam_search,
+        eos_token_ids=frozenset({EOS}),
+        priority=rng.randint(0, 2),
+        cache_salt=rng.choice([None, None, "one"]),
+        lora_name=rng.choice([None, None, "one"]),
+        run_ahead=rng.random() < 0.9,
+    )
+
+
+def random_event(engine: ShadowEngine, rng: Random, max_live: int = 12) -> None:
+    """One thing that may happen between two others."""
+    dice = rng.random()
+    live = list(engine.tickets)
+    if dice < 0.15 and len(live) < max_live:
+        engine.submit(random_request(rng, f"r{engine.counts['taken'] + engine.counts['refused']}"))
+    elif dice < 0.16 and live:
+        engine.abort(rng.choice(live))
+    elif dice < 0.17 and live:
+        sequences = engine.scheduler.sequences_of(rng.choice(live))
+        stoppable = [s for s in sequences if s.num_output_tokens and not s.is_beam]
+        if stoppable:
+            engine.stop(rng.choice(stoppable))
+    elif dice < 0.6:
+        if engine.can_launch:
+            engine.launch()
+    elif engine.launched:
+        engine.collect()
+    else:
+        engine.step()
+
+
+def run(engine: ShadowEngine, rng: Random, num_steps: int) -> None:
+    """Random events until `num_steps` steps have run, then until every request has ended."""
+    while engine.num_steps < num_steps:
+        random_event(engine, rng)
+    engine.drain()
+
+
+def swapped_count(engine: ShadowEngine) -> int:
+    """Sequences in the swapped state now."""
+    live = [s for ticket in engine.tickets for s in engine.scheduler.sequences_of(ticket)]
+    return sum(1 for s in live if s.status is SequenceStatus.SWAPPED)
