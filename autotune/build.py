@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,21 @@ class Builder:
         self._pool = pool
 
     def evaluate(
-        self, spec: KernelSpec[Any], problem: Problem, configs: Sequence[Config]
+        self,
+        spec: KernelSpec[Any],
+        problem: Problem,
+        configs: Sequence[Config],
+        on_done: Callable[[], None] = lambda: None,
     ) -> list[Evaluation]:
-        """Compile and judge whole configurations of one cell; results in the order given."""
+        """Compile and judge whole configurations of one cell; results in the order given.
+
+        `on_done` is called as each becomes known.
+        """
         rendered = [self.templates.render(spec, problem, config) for config in configs]
         found = [self._cache.get(r, c) for r, c in zip(rendered, configs, strict=True)]
         missing = [index for index, evaluation in enumerate(found) if evaluation is None]
+        for _ in range(len(configs) - len(missing)):
+            on_done()
         requests = [
             {
                 "op": "compile",
@@ -57,6 +66,7 @@ class Builder:
             self._cache.put(rendered[index], evaluation)
             found[index] = evaluation
             self.compiled += 1
+            on_done()
         return [
             self._judged(spec, problem, evaluation)
             for evaluation in found

@@ -25,10 +25,29 @@ def templates_dir() -> Path:
     return data_dir("templates")
 
 
-def results_dir(override: str | Path | None = None) -> Path:
-    """Folder of the results: `override`, else `$AUTOTUNE_RESULTS`, else what was shipped."""
+def results_dirs(override: str | Path | None = None) -> tuple[Path, ...]:
+    """Folders in which results are looked up, first match first.
+
+    `override` alone if given, else `$AUTOTUNE_RESULTS` alone if set, else what this user tuned and
+    then what was shipped.
+    """
     chosen = override or os.environ.get("AUTOTUNE_RESULTS")
-    return Path(chosen).expanduser() if chosen else data_dir("results")
+    if chosen:
+        return (Path(chosen).expanduser(),)
+    return tuple(dict.fromkeys((_own_results_dir(), data_dir("results"))))
+
+
+def results_target(override: str | Path | None = None) -> Path:
+    """Folder that results are written to: never one inside an installed package."""
+    return results_dirs(override)[0]
+
+
+def _own_results_dir() -> Path:
+    shipped = data_dir("results")
+    if not shipped.is_relative_to(_PACKAGE):  # a checkout: results are reviewed like code
+        return shipped
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "pagetune" / "results"
 
 
 def cache_dir() -> Path:

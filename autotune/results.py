@@ -68,7 +68,7 @@ class ResultsStore:
         except (OSError, UnicodeDecodeError) as error:
             raise CorruptResultError(f"cannot read {path}: {error}") from error
         try:
-            data = json.loads(text)
+            data = json.loads(text, parse_constant=_refuse_constant)
             _validator().validate(data)
         except ValueError as error:
             raise CorruptResultError(f"{path} is not valid JSON: {error}") from error
@@ -96,6 +96,10 @@ class ResultsStore:
         path = self.path(gpu, kernel)
         write_atomically(path, _file_text(gpu, kernel, [known[key] for key in sorted(known)]))
         return path
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 @cache

@@ -19,6 +19,9 @@ from autotune.search.candidates import Candidates
 from autotune.search.samplers import make_sampler
 from autotune.space import Config
 
+Storage = BaseStorage
+"""Optuna's storage, named here so that nobody else imports optuna."""
+
 BATCH_SIZE = 8
 """Trials asked together, then evaluated in parallel, before the sampler learns from them."""
 

@@ -1,0 +1,235 @@
+"""`autotune run`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from autotune.arch import GPUS, GpuArch, lookup
+from autotune.build import Builder
+from autotune.cell import Cell
+from autotune.cli.output import print_json, print_table
+from autotune.cli.types import block_sizes, positive_float, positive_int
+from autotune.deadline import Deadline
+from autotune.device import local_devices
+from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
+from autotune.kernels import KERNELS, load_kernel
+from autotune.kernels.dtypes import FLOAT_DTYPES
+from autotune.model_shape import PRESETS, load
+from autotune.paths import cache_dir, results_target, studies_dir, templates_dir
+from autotune.pool import WorkerPool
+from autotune.progress import Bar, Lines, Reporter, Silent
+from autotune.records import Selection, to_json
+from autotune.render import TemplateFolder
+from autotune.results import ResultsStore
+from autotune.search.samplers import SAMPLERS
+from autotune.tune import EFFORT_TRIALS, SearchOptions, Tuned, tune
+
+EXAMPLES = """examples:
+  autotune run --gpu a100                           the default model's shapes
+  autotune run --gpu h100 --model qwen3-8b --kernel paged_attention_decode --block-size 16,64
+  autotune run --gpu mi300x --model ./my-model/config.json --trials 64 --seed 1
+
+Without that GPU in this machine every candidate is cross-compiled for it and ranked by what the
+compiler says and a cost model; such times are labelled predicted."""
+
+DEFAULT_MODEL = "llama-3.1-8b"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--gpu", help=f"GPU to tune for (default: this machine's): {', '.join(GPUS)}"
+    )
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help=f"preset, model folder or config.json (default {DEFAULT_MODEL}): {', '.join(PRESETS)}",
+    )
+    parser.add_argument("--tensor-parallel", type=positive_int, default=1, metavar="N",
+                        help="GPUs that share each layer (default 1)")  # fmt: skip
+    parser.add_argument(
+        "--kernel", action="append", help=f"kernel, repeatable: {', '.join(KERNELS)}"
+    )
+    parser.add_argument("--block-size", type=block_sizes, default=(16, 32, 64, 128), metavar="N,...",
+                        help="KV block sizes in tokens (default 16,32,64,128)")  # fmt: skip
+    parser.add_argument("--dtype", choices=FLOAT_DTYPES, help="activations (default: the model's)")
+    parser.add_argument("--effort", choices=tuple(EFFORT_TRIALS),
+                        help="how hard to search (default: quick on the GPU, else predict)")  # fmt: skip
+    parser.add_argument("--trials", type=positive_int, metavar="N", help="binaries tried per cell")
+    parser.add_argument("--budget", type=positive_float, metavar="S",
+                        help="stop searching after so many seconds, shared by all cells")  # fmt: skip
+    parser.add_argument("--sampler", default="classifier", metavar="NAME",
+                        help=f"default classifier; one of {', '.join(SAMPLERS)}")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same results (default 0)")
+    parser.add_argument("--jobs", type=positive_int, default=os.cpu_count() or 1, metavar="N",
+                        help="compiler processes (default: one per CPU)")  # fmt: skip
+    parser.add_argument(
+        "--results", metavar="DIR", help="where to write (default: the results folder)"
+    )
+    parser.add_argument(
+        "--storage", metavar="URL", help="Optuna database instead of a journal file"
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted run stopped"
+    )
+    again.add_argument("--fresh", action="store_true", help="start over (the default)")
+    parser.add_argument("--json", action="store_true", help="print JSON, no progress")
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Search, write, and print what won and why."""
+    arch = _arch(options.gpu)
+    if options.sampler not in SAMPLERS:
+        raise UnknownChoiceError("sampler", options.sampler, SAMPLERS)
+    effort = options.effort or "predict"
+    shape = load(options.model)
+    if options.tensor_parallel > 1:
+        shape = shape.tensor_parallel(options.tensor_parallel)
+    cells = [
+        Cell(spec, arch, problem)
+        for spec in map(load_kernel, options.kernel or KERNELS)
+        for problem in spec.problems(shape, options.dtype or shape.dtype, options.block_size)
+    ]
+    if not cells:
+        raise UsageError(f"{options.model} needs none of the chosen kernels")
+    search = SearchOptions(
+        effort=effort,
+        trials=options.trials,
+        sampler=options.sampler,
+        seed=options.seed,
+        resume=options.resume,
+        storage_url=options.storage,
+    )
+    reporter = _reporter(options.json)
+    store = ResultsStore(results_target(options.results))
+    started = time.monotonic()
+    with WorkerPool(options.jobs) as pool:
+        builder = Builder(arch, TemplateFolder(templates_dir()), cache_dir(), pool)
+        trials = sum(search.trials_for(cell) for cell in cells)
+        reporter.start(
+            f"{shape.name} on {arch.title} ({arch.target}): {len(cells)} cells, {trials} candidates,"
+            f" {effort}",
+            trials,
+        )
+        try:
+            done = tune(
+                cells, builder, store, studies_dir(), search, Deadline(options.budget), reporter
+            )
+        except KeyboardInterrupt:
+            reporter.stop()
+            print(
+                "autotune: interrupted; what was compiled is kept. Go on with the same command and "
+                "--resume",
+                file=sys.stderr,
+            )
+            raise
+        finally:
+            reporter.stop()
+    seconds = time.monotonic() - started
+    if options.json:
+        print_json(_document(arch, done, builder.compiled, seconds))
+    else:
+        _print_summary(arch, done, builder.compiled, seconds)
+    return 0
+
+
+def _arch(name: str | None) -> GpuArch:
+    if name is not None:
+        return lookup(name)
+    for device in local_devices():
+        if device.arch is not None:
+            return device.arch
+    raise NoDeviceError(
+        f"no known GPU in this machine; say which one to tune for: --gpu {'|'.join(GPUS)}"
+    )
+
+
+def _reporter(as_json: bool) -> Reporter:
+    if as_json:
+        return Silent()
+    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
+
+
+def _document(
+    arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds: float
+) -> dict[str, Any]:
+    return {
+        "gpu": arch.name,
+        "seconds": round(seconds, 1),
+        "compiled": compiled,
+        "cells": [
+            {
+                "kernel": tuned.cell.spec.name,
+                "exact": dict(tuned.result.exact),
+                "search": dict(tuned.result.search),
+                "file": str(tuned.path),
+                "points": [
+                    {**to_json(selection), "gain": selection.gain}
+                    for selection in tuned.result.selections
+                ],
+            }
+            for tuned in done
+        ],
+    }
+
+
+def _print_summary(arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds: float) -> None:
+    kernels: dict[str, list[Tuned]] = {}
+    for tuned in done:
+        kernels.setdefault(tuned.cell.spec.name, []).append(tuned)
+    for kernel, members in kernels.items():
+        print_table(
+            f"{kernel} on {arch.name} (predicted)",
+            ("cell", ">legal", ">tried", ">sound", ">gain", ">best gain", ">of floor", "most often chosen"),
+            [_row(tuned, members) for tuned in members],
+        )  # fmt: skip
+        print()
+    tried = sum(sum(t.result.search["outcomes"].values()) for t in done)
+    print(
+        f"{tried} candidates judged in {seconds:.0f} s, {compiled} of them compiled "
+        f"({compiled / seconds:.1f}/s); gain: default time over selected time, both predicted, "
+        "geometric mean over the points"
+    )
+    for path in dict.fromkeys(tuned.path for tuned in done):
+        print(f"wrote {path}")
+    first = done[0].cell
+    print(f"why each won: autotune show {first.spec.name} --gpu {arch.name}")
+
+
+def _row(tuned: Tuned, members: Sequence[Tuned]) -> tuple[str, ...]:
+    search, selections = tuned.result.search, tuned.result.selections
+    gains = [s.gain for s in selections if s.gain is not None]
+    shares = [s.floor_us / s.time_us for s in selections if s.time_us]
+    # Axes that all cells of this kernel share say nothing in a table of them.
+    varying = {
+        name: value
+        for name, value in tuned.result.exact.items()
+        if any(other.result.exact[name] != value for other in members)
+    }
+    label = " ".join(f"{name}={value}" for name, value in varying.items()) or "all"
+    return (
+        label,
+        str(search["space"]["legal"]),
+        str(sum(search["outcomes"].values())),
+        str(search["outcomes"].get("ok", 0)),
+        f"{_geometric_mean(gains):.2f}x" if gains else "-",
+        f"{max(gains):.2f}x" if gains else "-",
+        f"{_geometric_mean(shares):.0%}" if shares else "-",
+        _usual(selections),
+    )
+
+
+def _usual(selections: Sequence[Selection]) -> str:
+    texts = [str(selection.config) for selection in selections]
+    return max(texts, key=texts.count)
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))

@@ -1,0 +1,145 @@
+"""`autotune verify`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from autotune.arch import lookup
+from autotune.cli.output import print_json, print_table
+from autotune.cli.types import positive_int
+from autotune.device import local_devices
+from autotune.errors import NoDeviceError, UsageError
+from autotune.kernels import KERNELS, load_kernel
+from autotune.kernels.spec import KernelSpec
+from autotune.paths import cache_dir, templates_dir
+from autotune.problem import Problem
+from autotune.progress import Bar, Lines, Reporter, Silent
+from autotune.records import Status
+from autotune.render import TemplateFolder
+from autotune.verify import Verdict, cases, verify
+
+EXAMPLES = """examples:
+  autotune verify                                   every kernel, in Triton's interpreter
+  autotune verify --kernel fused_mlp --samples 25
+  autotune verify --kernel paged_attention_decode --problem head_dim=80,group=5,dtype=fp16
+  autotune verify --backend gpu                     on the GPU of this machine"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--kernel", action="append", help=f"kernel, repeatable: {', '.join(KERNELS)}"
+    )
+    parser.add_argument("--problem", help="axis=value,...: this problem instead of the hard list")
+    parser.add_argument("--backend", choices=("interpreter", "gpu"), default="interpreter")
+    parser.add_argument("--gpu", default="a100", help="whose space to draw from (default a100)")
+    parser.add_argument(
+        "--samples", type=positive_int, default=3, help="random configs per problem (default 3)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=positive_int, default=2, help="processes (default 2)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Check, report the worst errors, return 1 on any failure."""
+    specs = [load_kernel(name) for name in options.kernel or KERNELS]
+    if options.problem is not None and len(specs) != 1:
+        raise UsageError("--problem needs exactly one --kernel")
+    arch, device, jobs = lookup(options.gpu), "cpu", options.jobs
+    if options.backend == "gpu":
+        known = next((found for found in local_devices() if found.arch is not None), None)
+        if known is None or known.arch is None:
+            raise NoDeviceError(
+                "--backend gpu needs a GPU of the table in this machine; see `autotune gpus`, or "
+                "use --backend interpreter"
+            )
+        arch, device, jobs = known.arch, "cuda", 1
+
+    def problems(spec: KernelSpec[Any]) -> Sequence[Problem]:
+        if options.problem is not None:
+            return [spec.problem_type.parse(options.problem)]
+        return spec.hard_problems()
+
+    wanted = list(cases(specs, arch, options.samples, options.seed, problems))
+    reporter = _reporter(options.json)
+    reporter.start(f"verifying {len(wanted)} candidates ({options.backend})", len(wanted))
+    started = time.monotonic()
+    verdicts: list[Verdict] = []
+    templates = TemplateFolder(templates_dir())
+    try:
+        for verdict in verify(wanted, templates, cache_dir(), options.seed, jobs, device):
+            verdicts.append(verdict)
+            reporter.cell(verdict.case.spec.name)
+            reporter.advance(1)
+            if verdict.status is not Status.OK:
+                reporter.line(_failure(verdict))
+    finally:
+        reporter.stop()
+    return _report(verdicts, time.monotonic() - started, options.json)
+
+
+def _reporter(as_json: bool) -> Reporter:
+    if as_json:
+        return Silent()
+    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
+
+
+def _failure(verdict: Verdict) -> str:
+    case = verdict.case
+    return (
+        f"FAILED {case.spec.name} [{verdict.status}] {verdict.reason}\n"
+        f"  problem {case.problem.label()}\n  config  {case.config}"
+    )
+
+
+def _report(verdicts: Sequence[Verdict], seconds: float, as_json: bool) -> int:
+    groups: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        dtype = str(verdict.case.problem.exact_axes()["dtype"])
+        groups.setdefault((verdict.case.spec.name, dtype), []).append(verdict)
+    summary = []
+    for (kernel, dtype), members in sorted(groups.items()):
+        case = members[0].case
+        tolerance = case.spec.tolerance(case.problem)
+        summary.append(
+            {
+                "kernel": kernel,
+                "dtype": dtype,
+                "checked": len(members),
+                "failed": sum(v.status is not Status.OK for v in members),
+                "worst_relative": max((v.relative for v in members if v.relative is not None), default=None),
+                "allowed_relative": tolerance.relative,
+                "worst_element": max((v.elementwise for v in members if v.elementwise is not None), default=None),
+                "allowed_element": tolerance.elementwise,
+            }
+        )  # fmt: skip
+    failed = sum(int(row["failed"]) for row in summary)  # type: ignore[call-overload]
+    if as_json:
+        failures = [
+            {
+                "kernel": v.case.spec.name,
+                "problem": v.case.problem.label(),
+                "config": dict(v.case.config),
+                "status": v.status.value,
+                "reason": v.reason,
+            }
+            for v in verdicts
+            if v.status is not Status.OK
+        ]
+        print_json({"summary": summary, "failures": failures, "seconds": round(seconds, 1)})
+    else:
+        columns = ("kernel", "dtype", ">checked", ">failed", ">worst relative", ">allowed",
+                   ">worst element", ">allowed")  # fmt: skip
+        rows = [[_cell(value) for value in row.values()] for row in summary]
+        print_table("errors against the fp64 reference", columns, rows)
+        print(f"{len(verdicts)} candidates in {seconds:.0f} s, {failed} failed")
+    return 1 if failed else 0
+
+
+def _cell(value: object) -> str:
+    return f"{value:.1e}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -1,0 +1,130 @@
+"""What a run says while it works: a bar on a terminal, lines in a pipe, nothing for --json."""
+
+from __future__ import annotations
+
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class Reporter(Protocol):
+    """Receives the events of a run."""
+
+    def start(self, title: str, trials: int) -> None:
+        """A run of so many trials, over all cells, begins."""
+        ...
+
+    def cell(self, name: str) -> None:
+        """The search of a cell begins."""
+        ...
+
+    def advance(self, trials: int) -> None:
+        """So many more trials are over."""
+        ...
+
+    def state(self, best_us: float | None, rejected: dict[str, int]) -> None:
+        """Best objective so far in this cell, and its rejected candidates by reason."""
+        ...
+
+    def line(self, text: str) -> None:
+        """A result worth keeping on the screen."""
+        ...
+
+    def stop(self) -> None:
+        """The run is over, well or not."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def start(self, title: str, trials: int) -> None:
+        """Nothing."""
+
+    def cell(self, name: str) -> None:
+        """Nothing."""
+
+    def advance(self, trials: int) -> None:
+        """Nothing."""
+
+    def state(self, best_us: float | None, rejected: dict[str, int]) -> None:
+        """Nothing."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+class Lines(Silent):
+    """One line per finished cell, for pipes and logs."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def start(self, title: str, trials: int) -> None:
+        """Print the title."""
+        print(title, file=self._out, flush=True)
+
+    def line(self, text: str) -> None:
+        """Print the line."""
+        print(text, file=self._out, flush=True)
+
+
+class Bar:
+    """A progress bar with best so far, rejects by reason, and time left."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[state]}"),
+            console=Console(file=out, stderr=False),
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task: TaskID | None = None
+
+    def start(self, title: str, trials: int) -> None:
+        """Show the bar."""
+        self._progress.console.print(title)
+        self._task = self._progress.add_task("starting", total=trials, state="")
+        self._progress.start()
+
+    def cell(self, name: str) -> None:
+        """Name the cell beside the bar."""
+        self._update(description=name, state="")
+
+    def advance(self, trials: int) -> None:
+        """Move on."""
+        if self._task is not None:
+            self._progress.advance(self._task, trials)
+
+    def state(self, best_us: float | None, rejected: dict[str, int]) -> None:
+        """Show best and rejects."""
+        best = "" if best_us is None else f"best {best_us:.1f} µs predicted"
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
+        self._update(state=" · ".join(filter(None, (best, refused))))
+
+    def line(self, text: str) -> None:
+        """Print above the bar."""
+        self._progress.console.print(text, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def _update(self, **fields: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, **fields)  # type: ignore[arg-type]

@@ -1,0 +1,100 @@
+"""`autotune verify`: random legal configurations of every kernel against an fp64 reference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.arch import GpuArch
+from autotune.kernels.spec import KernelSpec
+from autotune.paths import child_environment
+from autotune.pool import Outcome, WorkerPool
+from autotune.problem import Problem
+from autotune.records import Status
+from autotune.render import TemplateFolder
+from autotune.space import Config
+
+CHECK_TIMEOUT_S = 300.0
+"""The interpreter runs programs one by one, in Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One configuration to check on one problem."""
+
+    spec: KernelSpec[Any]
+    problem: Problem
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a case."""
+
+    case: Case
+    status: Status
+    reason: str | None
+    relative: float | None
+    elementwise: float | None
+    seconds: float | None
+
+
+def cases(
+    specs: Sequence[KernelSpec[Any]],
+    arch: GpuArch,
+    samples: int,
+    seed: int,
+    problems: Callable[[KernelSpec[Any]], Sequence[Problem]],
+) -> Iterator[Case]:
+    """Default plus `samples` random legal configurations of every problem of every kernel."""
+    for spec in specs:
+        for problem in problems(spec):
+            space = spec.space(problem, arch)
+            draw = random.Random(f"{seed} {spec.name} {problem.label()}")
+            default = spec.default_config(problem, arch)
+            others = [config for config in space.legal if config != default]
+            drawn = draw.sample(others, min(samples, len(others)))
+            for config in [default, *drawn]:
+                yield Case(spec, problem, config)
+
+
+def verify(
+    wanted: Sequence[Case],
+    templates: TemplateFolder,
+    cache: Path,
+    seed: int,
+    jobs: int,
+    device: str,
+) -> Iterator[Verdict]:
+    """Check all cases in parallel; `device` "cpu" means Triton's interpreter. In any order."""
+    interpreted = {"TRITON_INTERPRET": "1"} if device == "cpu" else {}
+    requests = [
+        {
+            "op": "check",
+            "kernel": case.spec.name,
+            "problem": {**case.problem.exact_axes(), **case.problem.nearest_axes()},
+            "path": str(templates.render(case.spec, case.problem, case.config).write(cache)),
+            "seed": seed,
+            "device": device,
+        }
+        for case in wanted
+    ]
+    with WorkerPool(jobs, child_environment(OMP_NUM_THREADS="1", **interpreted)) as pool:
+        for index, reply in pool.run(requests, CHECK_TIMEOUT_S):
+            answer = reply.answer
+            if reply.outcome is not Outcome.ANSWERED:
+                timed_out = reply.outcome is Outcome.TIMED_OUT
+                status = Status.BENCH_TIMEOUT if timed_out else Status.CRASHED
+                yield Verdict(wanted[index], status, reply.detail, None, None, None)
+            else:
+                yield Verdict(
+                    wanted[index],
+                    Status(answer["status"]),
+                    answer.get("reason"),
+                    answer.get("relative"),
+                    answer.get("elementwise"),
+                    answer["seconds"],
+                )
