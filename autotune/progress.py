@@ -128,3 +128,10 @@ class Bar:
     def _update(self, **fields: str) -> None:
         if self._task is not None:
             self._progress.update(self._task, **fields)  # type: ignore[arg-type]
+
+
+def choose_reporter(quiet: bool, out: TextIO) -> Reporter:
+    """Nothing if quiet, a bar on a terminal, lines elsewhere."""
+    if quiet:
+        return Silent()
+    return Bar(out) if out.isatty() else Lines(out)

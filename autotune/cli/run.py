@@ -23,7 +23,7 @@ from autotune.kernels.dtypes import FLOAT_DTYPES
 from autotune.model_shape import PRESETS, load
 from autotune.paths import cache_dir, results_target, studies_dir, templates_dir
 from autotune.pool import WorkerPool
-from autotune.progress import Bar, Lines, Reporter, Silent
+from autotune.progress import choose_reporter
 from autotune.records import Selection, to_json
 from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
@@ -39,48 +39,76 @@ Without that GPU in this machine every candidate is cross-compiled for it and ra
 compiler says and a cost model; such times are labelled predicted."""
 
 DEFAULT_MODEL = "llama-3.1-8b"
+_COLUMNS = (
+    "cell",
+    ">legal",
+    ">tried",
+    ">sound",
+    ">gain",
+    ">best gain",
+    ">of floor",
+    "most often chosen",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--gpu", help=f"GPU to tune for (default: this machine's): {', '.join(GPUS)}"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--gpu", help=f"GPU to tune for (default: this machine's): {', '.join(GPUS)}")
+    add(
         "--model",
         default=DEFAULT_MODEL,
         help=f"preset, model folder or config.json (default {DEFAULT_MODEL}): {', '.join(PRESETS)}",
     )
-    parser.add_argument("--tensor-parallel", type=positive_int, default=1, metavar="N",
-                        help="GPUs that share each layer (default 1)")  # fmt: skip
-    parser.add_argument(
-        "--kernel", action="append", help=f"kernel, repeatable: {', '.join(KERNELS)}"
+    add(
+        "--tensor-parallel",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="GPUs that share each layer (default 1)",
     )
-    parser.add_argument("--block-size", type=block_sizes, default=(16, 32, 64, 128), metavar="N,...",
-                        help="KV block sizes in tokens (default 16,32,64,128)")  # fmt: skip
-    parser.add_argument("--dtype", choices=FLOAT_DTYPES, help="activations (default: the model's)")
-    parser.add_argument("--effort", choices=tuple(EFFORT_TRIALS),
-                        help="how hard to search (default: quick on the GPU, else predict)")  # fmt: skip
-    parser.add_argument("--trials", type=positive_int, metavar="N", help="binaries tried per cell")
-    parser.add_argument("--budget", type=positive_float, metavar="S",
-                        help="stop searching after so many seconds, shared by all cells")  # fmt: skip
-    parser.add_argument("--sampler", default="classifier", metavar="NAME",
-                        help=f"default classifier; one of {', '.join(SAMPLERS)}")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same results (default 0)")
-    parser.add_argument("--jobs", type=positive_int, default=os.cpu_count() or 1, metavar="N",
-                        help="compiler processes (default: one per CPU)")  # fmt: skip
-    parser.add_argument(
-        "--results", metavar="DIR", help="where to write (default: the results folder)"
+    add(
+        "--kernel",
+        action="append",
+        metavar="NAME",
+        help=f"default all; repeatable: {', '.join(KERNELS)}",
     )
-    parser.add_argument(
-        "--storage", metavar="URL", help="Optuna database instead of a journal file"
+    add(
+        "--block-size",
+        type=block_sizes,
+        default=(16, 32, 64, 128),
+        metavar="N,...",
+        help="KV block sizes in tokens (default 16,32,64,128)",
     )
+    add("--dtype", choices=FLOAT_DTYPES, help="activations (default: the model's)")
+    add("--effort", choices=tuple(EFFORT_TRIALS), default="predict", help="default predict")
+    add("--trials", type=positive_int, metavar="N", help="binaries tried per cell")
+    add(
+        "--budget",
+        type=positive_float,
+        metavar="S",
+        help="stop searching after so many seconds, shared by all cells",
+    )
+    add(
+        "--sampler",
+        default="classifier",
+        metavar="NAME",
+        help=f"default classifier; one of {', '.join(SAMPLERS)}",
+    )
+    add("--seed", type=int, default=0, help="same seed, same results (default 0)")
+    add(
+        "--jobs",
+        type=positive_int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="compiler processes (default: one per CPU)",
+    )
+    add("--results", metavar="DIR", help="where to write (default: the results folder)")
+    add("--storage", metavar="URL", help="Optuna database instead of a journal file")
     again = parser.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume", action="store_true", help="go on where an interrupted run stopped"
-    )
+    again.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     again.add_argument("--fresh", action="store_true", help="start over (the default)")
-    parser.add_argument("--json", action="store_true", help="print JSON, no progress")
+    add("--json", action="store_true", help="print JSON, no progress")
 
 
 def handle(options: argparse.Namespace) -> int:
@@ -88,7 +116,6 @@ def handle(options: argparse.Namespace) -> int:
     arch = _arch(options.gpu)
     if options.sampler not in SAMPLERS:
         raise UnknownChoiceError("sampler", options.sampler, SAMPLERS)
-    effort = options.effort or "predict"
     shape = load(options.model)
     if options.tensor_parallel > 1:
         shape = shape.tensor_parallel(options.tensor_parallel)
@@ -100,14 +127,14 @@ def handle(options: argparse.Namespace) -> int:
     if not cells:
         raise UsageError(f"{options.model} needs none of the chosen kernels")
     search = SearchOptions(
-        effort=effort,
+        effort=options.effort,
         trials=options.trials,
         sampler=options.sampler,
         seed=options.seed,
         resume=options.resume,
         storage_url=options.storage,
     )
-    reporter = _reporter(options.json)
+    reporter = choose_reporter(options.json, sys.stderr)
     store = ResultsStore(results_target(options.results))
     started = time.monotonic()
     with WorkerPool(options.jobs) as pool:
@@ -115,7 +142,7 @@ def handle(options: argparse.Namespace) -> int:
         trials = sum(search.trials_for(cell) for cell in cells)
         reporter.start(
             f"{shape.name} on {arch.title} ({arch.target}): {len(cells)} cells, {trials} candidates,"
-            f" {effort}",
+            f" {options.effort}",
             trials,
         )
         try:
@@ -151,12 +178,6 @@ def _arch(name: str | None) -> GpuArch:
     )
 
 
-def _reporter(as_json: bool) -> Reporter:
-    if as_json:
-        return Silent()
-    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
-
-
 def _document(
     arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds: float
 ) -> dict[str, Any]:
@@ -187,9 +208,9 @@ def _print_summary(arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds:
     for kernel, members in kernels.items():
         print_table(
             f"{kernel} on {arch.name} (predicted)",
-            ("cell", ">legal", ">tried", ">sound", ">gain", ">best gain", ">of floor", "most often chosen"),
+            _COLUMNS,
             [_row(tuned, members) for tuned in members],
-        )  # fmt: skip
+        )
         print()
     tried = sum(sum(t.result.search["outcomes"].values()) for t in done)
     print(

@@ -17,7 +17,7 @@ from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.spec import KernelSpec
 from autotune.paths import cache_dir, templates_dir
 from autotune.problem import Problem
-from autotune.progress import Bar, Lines, Reporter, Silent
+from autotune.progress import choose_reporter
 from autotune.records import Status
 from autotune.render import TemplateFolder
 from autotune.verify import Verdict, cases, verify
@@ -66,7 +66,7 @@ def handle(options: argparse.Namespace) -> int:
         return spec.hard_problems()
 
     wanted = list(cases(specs, arch, options.samples, options.seed, problems))
-    reporter = _reporter(options.json)
+    reporter = choose_reporter(options.json, sys.stderr)
     reporter.start(f"verifying {len(wanted)} candidates ({options.backend})", len(wanted))
     started = time.monotonic()
     verdicts: list[Verdict] = []
@@ -83,12 +83,6 @@ def handle(options: argparse.Namespace) -> int:
     return _report(verdicts, time.monotonic() - started, options.json)
 
 
-def _reporter(as_json: bool) -> Reporter:
-    if as_json:
-        return Silent()
-    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
-
-
 def _failure(verdict: Verdict) -> str:
     case = verdict.case
     return (
@@ -102,23 +96,8 @@ def _report(verdicts: Sequence[Verdict], seconds: float, as_json: bool) -> int:
     for verdict in verdicts:
         dtype = str(verdict.case.problem.exact_axes()["dtype"])
         groups.setdefault((verdict.case.spec.name, dtype), []).append(verdict)
-    summary = []
-    for (kernel, dtype), members in sorted(groups.items()):
-        case = members[0].case
-        tolerance = case.spec.tolerance(case.problem)
-        summary.append(
-            {
-                "kernel": kernel,
-                "dtype": dtype,
-                "checked": len(members),
-                "failed": sum(v.status is not Status.OK for v in members),
-                "worst_relative": max((v.relative for v in members if v.relative is not None), default=None),
-                "allowed_relative": tolerance.relative,
-                "worst_element": max((v.elementwise for v in members if v.elementwise is not None), default=None),
-                "allowed_element": tolerance.elementwise,
-            }
-        )  # fmt: skip
-    failed = sum(int(row["failed"]) for row in summary)  # type: ignore[call-overload]
+    summary = [_summary(kernel, dtype, groups[kernel, dtype]) for kernel, dtype in sorted(groups)]
+    failed = sum(int(row["failed"]) for row in summary)
     if as_json:
         failures = [
             {
@@ -139,6 +118,23 @@ def _report(verdicts: Sequence[Verdict], seconds: float, as_json: bool) -> int:
         print_table("errors against the fp64 reference", columns, rows)
         print(f"{len(verdicts)} candidates in {seconds:.0f} s, {failed} failed")
     return 1 if failed else 0
+
+
+def _summary(kernel: str, dtype: str, members: Sequence[Verdict]) -> dict[str, Any]:
+    case = members[0].case
+    tolerance = case.spec.tolerance(case.problem)
+    relative = [v.relative for v in members if v.relative is not None]
+    elementwise = [v.elementwise for v in members if v.elementwise is not None]
+    return {
+        "kernel": kernel,
+        "dtype": dtype,
+        "checked": len(members),
+        "failed": sum(v.status is not Status.OK for v in members),
+        "worst_relative": max(relative, default=None),
+        "allowed_relative": tolerance.relative,
+        "worst_element": max(elementwise, default=None),
+        "allowed_element": tolerance.elementwise,
+    }
 
 
 def _cell(value: object) -> str:
