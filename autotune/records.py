@@ -57,8 +57,8 @@ class CompileReport:
     """Matrix instruction class: "mma", "wgmma", "tcgen05", "mfma"; None without any."""
     loop: Mapping[str, int]
     """Instructions of one warp in the hottest loop body by class (`mma`, `load_global`,
-    `async_copy`, `load_shared`, `store_shared`, `special`, `float`, `integer`, `barrier`,
-    `other`); empty if the kernel has no loop."""
+    `async_copy`, `load_shared`, `store_shared`, `shuffle`, `special`, `float`, `integer`,
+    `barrier`, `other`); empty if the kernel has no loop."""
     loop_mma_flops: int
     """Multiply-add operations (2 per pair) of one warp's matrix instructions in that body."""
     binary_bytes: int

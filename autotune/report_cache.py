@@ -15,6 +15,7 @@ from autotune.render import RenderedKernel
 from autotune.space import Config
 
 _FORMAT = 1
+"""Raise it when a report of the same binary can change."""
 
 
 class ReportCache:

@@ -141,8 +141,8 @@ def handle(options: argparse.Namespace) -> int:
         builder = Builder(arch, TemplateFolder(templates_dir()), cache_dir(), pool)
         trials = sum(search.trials_for(cell) for cell in cells)
         reporter.start(
-            f"{shape.name} on {arch.title} ({arch.target}): {len(cells)} cells, {trials} candidates,"
-            f" {options.effort}",
+            f"{shape.name} on {arch.title} ({arch.target}): {len(cells)} cells, "
+            f"{trials} candidates, effort {options.effort}",
             trials,
         )
         try:

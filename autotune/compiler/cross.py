@@ -34,7 +34,8 @@ def cross_compile(module: ModuleType, arch: GpuArch) -> tuple[Binary, ...]:
     """Compile every entry point that `module.ENTRY_POINTS` declares, in launch order.
 
     Arguments not listed under `unaligned` are compiled as multiples of 16, which is what Triton's
-    launcher finds for contiguous tensors; so the binary is the one that will run.
+    launcher finds for contiguous tensors; so the binary is the one that will run. Line information
+    is left out: it would put file names into the binary and its hash.
 
     Raises:
         CandidateError: Triton or the assembler refuses an entry point.
@@ -66,7 +67,9 @@ def cross_compile(module: ModuleType, arch: GpuArch) -> tuple[Binary, ...]:
             **facts.get("options", {}),
         }
         try:
-            compiled = triton.compile(source, target=target, options=options)
+            with triton.knobs.compilation.scope():
+                triton.knobs.compilation.disable_line_info = True
+                compiled = triton.compile(source, target=target, options=options)
         except CompilationError as error:
             first_line = int(function.starting_line_number)
             raise CandidateError(_located(module, first_line, error)) from error

@@ -14,6 +14,7 @@ INSTRUCTION_CLASSES = (
     "async_copy",
     "load_shared",
     "store_shared",
+    "shuffle",
     "special",
     "float",
     "integer",
@@ -47,13 +48,14 @@ PTX = Dialect(
         ("store_global", re.compile(r"(st\.global|red\.|atom\.)")),
         ("load_shared", re.compile(r"(ld\.shared|ldmatrix)")),
         ("store_shared", re.compile(r"(st\.shared|stmatrix)")),
+        ("shuffle", re.compile(r"(shfl|redux)\.")),
         ("special", re.compile(r"(ex2|lg2|rcp|rsqrt|sqrt|tanh|sin|cos|div)\.")),
         ("float", re.compile(r"(fma|add|sub|mul|max|min|neg|abs|cvt)\.[\w.]*(f16|bf16|f32|f64)")),
         ("integer", re.compile(r"(add|sub|mul|mad|and|or|xor|not|shl|shr|bfe|bfi|shf|prmt|lop3"
                                r"|setp|selp|min|max|cvt|rem|div|abs|neg)[.]")),
     ),
     mma_shape=re.compile(r"\.m(\d+)n(\d+)k(\d+)"),
-    ignored=re.compile(r"^(//|\.|\{|\}|$|mov\.|bra|\)|call|ret)"),
+    ignored=re.compile(r"^(//|\.|\{|\}|$|mov\.|bra|\)|call|ret|\$L__tmp)"),
 )  # fmt: skip
 
 AMDGCN = Dialect(
@@ -65,7 +67,8 @@ AMDGCN = Dialect(
         ("barrier", re.compile(r"(s_barrier|s_waitcnt)")),
         ("load_global", re.compile(r"(global|buffer|flat)_load")),
         ("store_global", re.compile(r"(global|buffer|flat)_(store|atomic)")),
-        ("load_shared", re.compile(r"ds_(read|load|bpermute|swizzle)")),
+        ("shuffle", re.compile(r"(ds_(b?permute|swizzle)|v_\w+_dpp|v_permlane|v_readlane)")),
+        ("load_shared", re.compile(r"ds_(read|load)")),
         ("store_shared", re.compile(r"ds_(write|store)")),
         ("special", re.compile(r"v_(exp|log|rcp|rsq|sqrt|sin|cos)_")),
         ("float", re.compile(r"v_\w*_(f16|bf16|f32|f64)")),
