@@ -9,8 +9,10 @@ from autotune.errors import UnknownChoiceError
 from autotune.kernels.spec import KernelSpec
 
 KERNELS = {
+    "dequant_gemm": "autotune.kernels.dequant_gemm:DequantGemm",
     "fused_mlp": "autotune.kernels.fused_mlp:FusedMlp",
     "paged_attention_decode": "autotune.kernels.paged_attention_decode:PagedAttentionDecode",
+    "paged_attention_prefill": "autotune.kernels.paged_attention_prefill:PagedAttentionPrefill",
 }
 """Name → "module:class", imported when asked for."""
 

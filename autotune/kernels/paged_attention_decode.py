@@ -21,7 +21,7 @@ from autotune.kernels.dtypes import (
 from autotune.kernels.paged_cache import attend, gather_context, make_paged_cache
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
-from autotune.problem import Problem, exact, nearest
+from autotune.problem import AxisValue, Problem, exact, nearest
 from autotune.space import Config, Constraint, Knob, SearchSpace
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class PagedAttentionDecode:
         """Every block size, odd groups and head dims, windows, caps; lengths are made ragged."""
         fp16 = DecodeProblem(dtype="fp16", num_kv_heads=2, num_seqs=5, context_len=150)
         fp32 = fp16.at(context_len=83)
-        shapes = [
+        shapes: list[dict[str, AxisValue]] = [
             {"group": 1, "head_dim": 64, "block_size": 16},
             {"group": 4, "head_dim": 80, "block_size": 32},
             {"group": 5, "head_dim": 96, "block_size": 16},
