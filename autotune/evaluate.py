@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from autotune.compiler.facts import report
 from autotune.correctness import check
 from autotune.errors import CandidateError, RenderError
 from autotune.kernels import load_kernel
+from autotune.race import race
 from autotune.records import Status, to_json
 from autotune.render import import_file
 
@@ -36,7 +38,9 @@ def handle(request: Mapping[str, Any]) -> Answer:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{frame.filename}:{frame.lineno}"
         answer = {"status": _FAILED[request["op"]], "reason": f"{place}: {error!r}"[:500]}
-    return answer | {"seconds": time.perf_counter() - started}
+    # A failed launch can leave a device context that fails everything after it.
+    poisoned = request.get("device", "cpu") != "cpu" and answer["status"] != Status.OK
+    return answer | {"seconds": time.perf_counter() - started, "poisoned": poisoned}
 
 
 def compile_candidate(request: Mapping[str, Any]) -> Answer:
@@ -64,8 +68,23 @@ def check_candidate(request: Mapping[str, Any]) -> Answer:
     return answer | {"status": Status.WRONG_RESULT, "reason": f"{errors}; {allowed}"}
 
 
+def race_candidates(request: Mapping[str, Any]) -> Answer:
+    """Time the rendered files `paths` on one problem, in turns: `samples` in microseconds."""
+    spec = load_kernel(request["kernel"])
+    problem = spec.problem_type.from_axes(request["problem"])
+    inputs = spec.bench_inputs(problem, request["seed"], request["device"])
+    modules = [import_file(Path(path)) for path in request["paths"]]
+    launches = [partial(spec.run, module, problem, inputs) for module in modules]
+    return {"status": Status.OK, "samples": race(launches, request["device"])}
+
+
 _OPERATIONS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
     "compile": compile_candidate,
     "check": check_candidate,
+    "race": race_candidates,
 }
-_FAILED = {"compile": Status.COMPILE_ERROR, "check": Status.LAUNCH_ERROR}
+_FAILED = {
+    "compile": Status.COMPILE_ERROR,
+    "check": Status.LAUNCH_ERROR,
+    "race": Status.LAUNCH_ERROR,
+}

@@ -89,7 +89,8 @@ class WorkerPool:
                 for worker in ready or [w for w in busy if w.deadline <= now]:
                     selector.unregister(worker.stdout)
                     reply = worker.receive() if ready else worker.time_out(timeout_s)
-                    if reply.outcome is not Outcome.ANSWERED:
+                    if reply.outcome is not Outcome.ANSWERED or reply.answer.get("poisoned"):
+                        worker.kill()
                         self._workers.remove(worker)
                     yield busy.pop(worker), reply
 
@@ -136,12 +137,10 @@ class _Worker:
         line = self.stdout.readline()
         if line.endswith("\n"):
             return Reply(Outcome.ANSWERED, json.loads(line))
-        detail = self._last_words()
-        self.kill()
-        return Reply(Outcome.CRASHED, detail=detail or f"exit status {self._process.returncode}")
+        status = self._process.wait()
+        return Reply(Outcome.CRASHED, detail=self._last_words() or f"exit status {status}")
 
     def time_out(self, timeout_s: float) -> Reply:
-        self.kill()
         return Reply(Outcome.TIMED_OUT, detail=f"no answer within {timeout_s:g} s")
 
     def kill(self) -> None:

@@ -133,10 +133,13 @@ class Selection:
     reason: str
     """One line: what makes the winner win, or why the default was kept."""
     reports: tuple[CompileReport, ...] = field(default=())
+    timing: Timing | None = None
+    """Spread of a measured time."""
 
     def __post_init__(self) -> None:
         assert (self.time_us is None) == (self.provenance is Provenance.DEFAULT)
         assert (self.error_factor is None) != (self.provenance is Provenance.PREDICTED)
+        assert (self.timing is None) != (self.provenance is Provenance.MEASURED)
 
     @property
     def gain(self) -> float | None:

@@ -20,7 +20,7 @@ from autotune.errors import AutotuneError, CorruptResultError
 from autotune.files import write_atomically
 from autotune.kernels import load_kernel
 from autotune.kernels.spec import KernelSpec
-from autotune.records import CompileReport, Environment, Provenance, Selection, to_json
+from autotune.records import CompileReport, Environment, Provenance, Selection, Timing, to_json
 from autotune.space import Config
 
 SCHEMA_NUMBER = 1
@@ -139,6 +139,7 @@ def _read_cell(
                     floor_us=point["floor_us"],
                     reason=point["reason"],
                     reports=binaries.get(point["binary"], ()),
+                    timing=None if point["timing"] is None else Timing(**point["timing"]),
                 )
             )
     except (AssertionError, TypeError) as error:
@@ -201,6 +202,7 @@ def _point(selection: Selection, digest: str) -> dict[str, Any]:
         "default_us": _rounded(selection.default_us),
         "gain": _rounded(selection.gain),
         "floor_us": _rounded(selection.floor_us),
+        "timing": None if selection.timing is None else to_json(selection.timing),
         "binary": digest,
         "reason": selection.reason,
     }

@@ -13,8 +13,9 @@ from autotune.cell import Cell
 from autotune.cost_model import MODEL_VERSION
 from autotune.deadline import Deadline
 from autotune.judge import DuplicateFinder
+from autotune.measure import FINALISTS, Device, measure
 from autotune.progress import Reporter
-from autotune.records import Evaluation, Status, to_json
+from autotune.records import Environment, Evaluation, Selection, Status, to_json
 from autotune.results import CellResult, ResultsStore
 from autotune.search.candidates import Candidates
 from autotune.search.ledger import Asked, Ledger, Storage, open_storage
@@ -59,13 +60,17 @@ def tune(
     options: SearchOptions,
     deadline: Deadline,
     reporter: Reporter,
+    device: Device | None = None,
 ) -> list[Tuned]:
-    """Search all cells in order, writing each result as soon as it is known."""
+    """Search all cells in order, writing each result as soon as it is known.
+
+    With a device the finalists of every point are timed on it; without, all is predicted.
+    """
     done = []
     for number, cell in enumerate(cells):
         storage = open_storage(options.storage_url, studies / f"{_study_name(cell)}.journal")
         share = deadline.share(len(cells) - number)
-        result = tune_cell(cell, builder, storage, options, share, reporter)
+        result = tune_cell(cell, builder, storage, options, share, reporter, device)
         path = store.merge(cell.arch.name, cell.spec.name, [result])
         done.append(Tuned(cell, result, path))
     return done
@@ -78,6 +83,7 @@ def tune_cell(
     options: SearchOptions,
     deadline: Deadline,
     reporter: Reporter,
+    device: Device | None = None,
 ) -> CellResult:
     """Search one cell: seeds first, then the sampler, until trials or time run out."""
     trials = options.trials_for(cell)
@@ -120,7 +126,11 @@ def tune_cell(
             break
     if stopped == "budget":
         reporter.advance(trials - len(evaluations))
-    return _result(cell, builder, options, evaluations, stopped)
+    selections = select(cell, evaluations)
+    if device is not None:
+        selections = measure(cell, evaluations, selections, device, FINALISTS[options.effort])
+    environment = builder.environment if device is None else device.describe(builder.environment)
+    return _result(cell, builder, environment, options, evaluations, selections, stopped)
 
 
 def _open_ledger(
@@ -155,15 +165,17 @@ def _open_ledger(
 def _result(
     cell: Cell,
     builder: Builder,
+    environment: Environment,
     options: SearchOptions,
     evaluations: Sequence[Evaluation],
+    selections: Sequence[Selection],
     stopped: str,
 ) -> CellResult:
     outcomes = Counter(evaluation.status.value for evaluation in evaluations)
     return CellResult(
         exact=cell.problem.exact_axes(),
         template_sha=builder.templates.sha(cell.spec.template),
-        environment=builder.environment,
+        environment=environment,
         search={
             "effort": options.effort,
             "sampler": options.sampler,
@@ -177,7 +189,7 @@ def _result(
             },
             "outcomes": dict(sorted(outcomes.items())),
         },
-        selections=tuple(select(cell, evaluations)),
+        selections=tuple(selections),
     )
 
 

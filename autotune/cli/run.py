@@ -16,10 +16,11 @@ from autotune.cell import Cell
 from autotune.cli.output import print_json, print_table
 from autotune.cli.types import block_sizes, positive_float, positive_int
 from autotune.deadline import Deadline
-from autotune.device import local_devices
+from autotune.device import find_local, local_devices
 from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.dtypes import FLOAT_DTYPES
+from autotune.measure import Gpu
 from autotune.model_shape import PRESETS, load
 from autotune.paths import cache_dir, results_target, studies_dir, templates_dir
 from autotune.pool import WorkerPool
@@ -81,7 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="KV block sizes in tokens (default 16,32,64,128)",
     )
     add("--dtype", choices=FLOAT_DTYPES, help="activations (default: the model's)")
-    add("--effort", choices=tuple(EFFORT_TRIALS), default="predict", help="default predict")
+    add(
+        "--effort",
+        choices=tuple(EFFORT_TRIALS),
+        help="predict measures nothing; default quick with that GPU in this machine, else predict",
+    )
     add("--trials", type=positive_int, metavar="N", help="binaries tried per cell")
     add(
         "--budget",
@@ -114,6 +119,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Search, write, and print what won and why."""
     arch = _arch(options.gpu)
+    here = find_local(arch)
+    effort = options.effort or ("predict" if here is None else "quick")
+    if effort != "predict" and here is None:
+        raise NoDeviceError(
+            f"--effort {effort} measures, and there is no {arch.title} in this machine; "
+            "use --effort predict (with --trials N to search longer)"
+        )
     if options.sampler not in SAMPLERS:
         raise UnknownChoiceError("sampler", options.sampler, SAMPLERS)
     shape = load(options.model)
@@ -127,7 +139,7 @@ def handle(options: argparse.Namespace) -> int:
     if not cells:
         raise UsageError(f"{options.model} needs none of the chosen kernels")
     search = SearchOptions(
-        effort=options.effort,
+        effort=effort,
         trials=options.trials,
         sampler=options.sampler,
         seed=options.seed,
@@ -137,17 +149,30 @@ def handle(options: argparse.Namespace) -> int:
     reporter = choose_reporter(options.json, sys.stderr)
     store = ResultsStore(results_target(options.results))
     started = time.monotonic()
-    with WorkerPool(options.jobs) as pool:
-        builder = Builder(arch, TemplateFolder(templates_dir()), cache_dir(), pool)
+    templates = TemplateFolder(templates_dir())
+    with WorkerPool(options.jobs) as pool, WorkerPool(1) as device_pool:
+        builder = Builder(arch, templates, cache_dir(), pool)
+        device = (
+            None
+            if here is None or effort == "predict"
+            else Gpu(here, device_pool, templates, cache_dir())
+        )
         trials = sum(search.trials_for(cell) for cell in cells)
         reporter.start(
             f"{shape.name} on {arch.title} ({arch.target}): {len(cells)} cells, "
-            f"{trials} candidates, effort {options.effort}",
+            f"{trials} candidates, effort {effort}",
             trials,
         )
         try:
             done = tune(
-                cells, builder, store, studies_dir(), search, Deadline(options.budget), reporter
+                cells,
+                builder,
+                store,
+                studies_dir(),
+                search,
+                Deadline(options.budget),
+                reporter,
+                device,
             )
         except KeyboardInterrupt:
             reporter.stop()
@@ -207,7 +232,7 @@ def _print_summary(arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds:
         kernels.setdefault(tuned.cell.spec.name, []).append(tuned)
     for kernel, members in kernels.items():
         print_table(
-            f"{kernel} on {arch.name} (predicted)",
+            f"{kernel} on {arch.name} ({_provenance(members)})",
             _COLUMNS,
             [_row(tuned, members) for tuned in members],
         )
@@ -215,13 +240,18 @@ def _print_summary(arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds:
     tried = sum(sum(t.result.search["outcomes"].values()) for t in done)
     print(
         f"{tried} candidates judged in {seconds:.0f} s, {compiled} of them compiled "
-        f"({compiled / seconds:.1f}/s); gain: default time over selected time, both predicted, "
+        f"({compiled / seconds:.1f}/s); gain: time of the default over time of the selection, "
         "geometric mean over the points"
     )
     for path in dict.fromkeys(tuned.path for tuned in done):
         print(f"wrote {path}")
     first = done[0].cell
     print(f"why each won: autotune show {first.spec.name} --gpu {arch.name}")
+
+
+def _provenance(members: Sequence[Tuned]) -> str:
+    kinds = {s.provenance.value for tuned in members for s in tuned.result.selections}
+    return ", ".join(sorted(kinds))
 
 
 def _row(tuned: Tuned, members: Sequence[Tuned]) -> tuple[str, ...]:

@@ -18,7 +18,12 @@ from autotune.kernels.dtypes import (
     next_power_of_2,
     torch_dtype,
 )
-from autotune.kernels.paged_cache import attend, gather_context, make_paged_cache
+from autotune.kernels.paged_cache import (
+    attend,
+    gather_context,
+    make_paged_cache,
+    random_paged_cache,
+)
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
 from autotune.problem import AxisValue, Problem, exact, nearest
@@ -288,6 +293,33 @@ class PagedAttentionDecode:
             "v_cache": cache.v,
             "block_tables": cache.block_tables,
             "context_lens": torch.tensor(context_lens, dtype=torch.int32, device=device),
+            "scale": problem.head_dim**-0.5,
+        }
+
+    def bench_inputs(self, problem: DecodeProblem, seed: int, device: str) -> Inputs:
+        """All sequences `context_len` long, pages of their own, shuffled."""
+        import torch
+
+        cache = random_paged_cache(
+            problem.num_seqs,
+            problem.context_len,
+            problem.block_size,
+            problem.num_kv_heads,
+            problem.head_dim,
+            problem.dtype,
+            seed,
+            device,
+        )
+        shape = (problem.num_seqs, problem.num_kv_heads * problem.group, problem.head_dim)
+        q = torch.randn(shape, dtype=torch_dtype(problem.dtype), device=device)
+        lens = torch.full((problem.num_seqs,), problem.context_len, dtype=torch.int32)
+        return {
+            "out": torch.empty_like(q),
+            "q": q,
+            "k_cache": cache.k,
+            "v_cache": cache.v,
+            "block_tables": cache.block_tables,
+            "context_lens": lens.to(device),
             "scale": problem.head_dim**-0.5,
         }
 

@@ -62,6 +62,31 @@ def make_paged_cache(
     return PagedCache(k.to(kind).to(device), v.to(kind).to(device), tables.to(device))
 
 
+def random_paged_cache(
+    num_seqs: int,
+    context_len: int,
+    block_size: int,
+    num_kv_heads: int,
+    head_dim: int,
+    dtype: str,
+    seed: int,
+    device: str,
+) -> PagedCache:
+    """Build a cache for timing: full sequences, pages shuffled over the pool, page 0 unused."""
+    import torch
+
+    generator = torch.Generator(device=device).manual_seed(seed)
+    pages_per_seq = math.ceil(context_len / block_size)
+    num_pages = 1 + num_seqs * pages_per_seq
+    shape = (num_pages, block_size, num_kv_heads, head_dim)
+    kind = torch_dtype(dtype)
+    k = torch.randn(shape, dtype=kind, device=device, generator=generator)
+    v = torch.randn(shape, dtype=kind, device=device, generator=generator)
+    order = 1 + torch.randperm(num_pages - 1, generator=torch.Generator().manual_seed(seed))
+    tables = order.to(torch.int32).reshape(num_seqs, pages_per_seq).to(device)
+    return PagedCache(k, v, tables)
+
+
 def gather_context(cache: torch.Tensor, table_row: torch.Tensor, length: int) -> torch.Tensor:
     """Return the first `length` tokens of one sequence, fp64 [length, num_kv_heads, head_dim]."""
     block_size = cache.shape[1]

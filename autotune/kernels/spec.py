@@ -109,6 +109,10 @@ class KernelSpec(Protocol, Generic[P]):
         """Random inputs; memory that must not be read is NaN, outputs are NaN-poisoned."""
         ...
 
+    def bench_inputs(self, problem: P, seed: int, device: str) -> Inputs:
+        """Inputs for timing: random, nothing poisoned, every sequence as long as the point says."""
+        ...
+
     def reference(self, problem: P, inputs: Inputs) -> torch.Tensor:
         """The right answer in fp64, computed by other means than the kernel."""
         ...
