@@ -8,6 +8,7 @@ loop bounds grids that are too small to fill it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,19 +62,24 @@ MATRIX_EFFICIENCY = {
 """Share of the peak matrix rate that an instruction class reaches, by compute capability."""
 
 
+TERMS = ("dram", "l2", "matrix", "issue", "shared", "latency")
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Predicted time of one launch sequence, and what bounds it."""
+    """Predicted time of one launch sequence, and what bounds its longest entry point."""
 
     time_us: float
-    bound: str
-    """Largest term of the longest entry point: dram, l2, matrix, issue, shared or latency."""
-    terms_us: tuple[tuple[str, float], ...]
-    """Terms of the longest entry point, by name."""
+    terms_us: tuple[float, ...]
+    """Lower bounds of the longest entry point, in the order of `TERMS`."""
     blocks_per_sm: int
-    """Of the longest entry point."""
     waves: float
-    """Programs of the longest entry point over those that run at once."""
+    """Programs over those that run at once."""
+
+    @property
+    def bound(self) -> str:
+        """Name of the largest term."""
+        return TERMS[self.terms_us.index(max(self.terms_us))]
 
 
 class CostModel:
@@ -87,14 +93,10 @@ class CostModel:
         """Time of launching all entry points in order; works and reports go in pairs."""
         assert [w.entry for w in works] == [r.entry for r in reports], "works and reports differ"
         parts = [self._entry(work, report) for work, report in zip(works, reports, strict=True)]
+        if len(parts) == 1:
+            return parts[0]
         longest = max(parts, key=lambda part: part.time_us)
-        return Prediction(
-            time_us=sum(part.time_us for part in parts),
-            bound=longest.bound,
-            terms_us=longest.terms_us,
-            blocks_per_sm=longest.blocks_per_sm,
-            waves=longest.waves,
-        )
+        return dataclasses.replace(longest, time_us=sum(part.time_us for part in parts))
 
     def floor_us(self, flops: float, min_bytes: float, dtype: str) -> float:
         """Least possible time: bytes at peak bandwidth or operations at peak rate."""
@@ -102,48 +104,43 @@ class CostModel:
         return max(min_bytes / (self.arch.dram_gbs * 1e3), flops / (rate * 1e6))
 
     def _entry(self, work: Work, report: CompileReport) -> Prediction:
+        # Searches call this a hundred thousand times: locals, and no work that is thrown away.
         c, arch = self.coefficients, self.arch
-        fit = occupancy(report, arch)
-        blocks = max(1, fit.blocks)
+        fit = occupancy(report, arch).blocks
+        blocks = max(1, fit)
         slots = arch.sm_count * blocks
-        resident = min(work.grid, slots)
         busy_sms = min(work.grid, arch.sm_count)
         # Programs that the busiest SM runs in all, and how many rounds of residents that takes.
         per_sm = math.ceil(work.grid / arch.sm_count)
         rounds = math.ceil(work.grid / slots)
         warps_per_sm = min(per_sm, blocks) * report.num_warps
         clock_us = 1.0 / arch.clock_mhz
-        steps_per_sm = per_sm * work.loop_steps * report.num_warps
+        warp_steps = per_sm * work.loop_steps * report.num_warps
         loop = report.loop
-        instructions = sum(loop.values())
+        shared_accesses = loop.get("load_shared", 0) + loop.get("store_shared", 0)
+        issue_rate = min(4.0, warps_per_sm / 2.0) * c.issue_efficiency
 
-        terms = {
-            "dram": work.dram_bytes / (arch.dram_gbs * 1e3 * c.dram_efficiency),
-            "l2": work.l2_bytes / (busy_sms * c.l2_bytes_per_clock) * clock_us,
-            "matrix": self._matrix_us(work, report, per_sm, warps_per_sm),
-            "issue": steps_per_sm
-            * instructions
-            / (min(4.0, warps_per_sm / 2.0) * c.issue_efficiency)
-            * clock_us,
-            "shared": steps_per_sm
-            * (loop.get("load_shared", 0) + loop.get("store_shared", 0))
-            * c.shared_clocks
-            * clock_us,
-            "latency": rounds * work.longest_steps * self._step_us(work, report),
-        }
+        dram = work.dram_bytes / (arch.dram_gbs * 1e3 * c.dram_efficiency)
         if work.grid > slots:
             # Bandwidth is shared by what is resident: a ragged last round leaves part of it idle.
-            tail = rounds * slots / work.grid
-            terms["dram"] *= 1.0 + 0.25 * (tail - 1.0)
+            dram *= 1.0 + 0.25 * (rounds * slots / work.grid - 1.0)
+        terms = (
+            dram,
+            work.l2_bytes / (busy_sms * c.l2_bytes_per_clock) * clock_us,
+            self._matrix_us(work, report, per_sm, warps_per_sm),
+            warp_steps * sum(loop.values()) / issue_rate * clock_us,
+            warp_steps * shared_accesses * c.shared_clocks * clock_us,
+            rounds * work.longest_steps * self._step_us(work, report),
+        )
+        longest = max(terms)
         p = c.sharpness
-        body = sum(value**p for value in terms.values()) ** (1.0 / p)
-        bound = max(terms, key=lambda name: terms[name])
+        # Scaled by the longest: its powers would overflow for hour-long predictions otherwise.
+        body = longest * sum((term / longest) ** p for term in terms) ** (1.0 / p)
         return Prediction(
             time_us=c.launch_us + c.prologue_us * rounds**0.5 + body,
-            bound=bound,
-            terms_us=tuple((name, round(value, 3)) for name, value in terms.items()),
-            blocks_per_sm=fit.blocks,
-            waves=work.grid / slots if resident else 0.0,
+            terms_us=terms,
+            blocks_per_sm=fit,
+            waves=work.grid / slots,
         )
 
     def _matrix_us(

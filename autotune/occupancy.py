@@ -39,11 +39,13 @@ def occupancy(report: CompileReport, arch: GpuArch) -> Occupancy:
         per_warp = -(-report.registers * arch.warp_size // 256) * 256
         by_registers = arch.registers_per_sm // (per_warp * report.num_warps)
         reserved = _CUDA_RESERVED_SHARED_BYTES
-    limits = {
-        "registers": by_registers,
-        "shared memory": arch.shared_bytes_per_sm // max(1, report.shared_bytes + reserved),
-        "threads": arch.max_threads_per_sm // threads,
-        "block slots": arch.max_blocks_per_sm,
-    }
-    limiter = min(limits, key=lambda name: limits[name])
-    return Occupancy(limits[limiter], limiter)
+    by_shared = arch.shared_bytes_per_sm // max(1, report.shared_bytes + reserved)
+    by_threads = arch.max_threads_per_sm // threads
+    blocks = min(by_registers, by_shared, by_threads, arch.max_blocks_per_sm)
+    if blocks == by_registers:
+        limiter = "registers"
+    elif blocks == by_shared:
+        limiter = "shared memory"
+    else:
+        limiter = "threads" if blocks == by_threads else "block slots"
+    return Occupancy(blocks, limiter)
