@@ -173,8 +173,7 @@ class StepPlanner:
         if head.num_seats > self.running.num_open_seats or self.blocks.is_still_refused(head):
             return False
         headroom = 0
-        if head is not self._favoured and (self.roster.in_flight or not batch.is_empty):
-            # Something else moves, so there is a choice: start it only if it can probably stay.
+        if self._has_choice(head, batch):
             if self._is_held_back(head):
                 return False
             candidates = [s for s in self.running.sequences if s.row is not None]
@@ -185,6 +184,12 @@ class StepPlanner:
             return True
         self._held_back = (head, self._num_plans + _FORECAST_EVERY)
         return False
+
+    def _has_choice(self, head: Sequence, batch: ScheduledBatch) -> bool:
+        """Whether `head` may be left waiting, as something else moves and nobody gave way to it."""
+        if not self.config.enable_forecast or head is self._favoured:
+            return False
+        return bool(self.roster.in_flight) or not batch.is_empty
 
     def _is_held_back(self, head: Sequence) -> bool:
         if self._held_back is None:

@@ -36,6 +36,8 @@ class SchedulerConfig:
     preemption_mode: PreemptionMode | None = None
     """None: the cheaper one by `preemption_cost`, or to recompute without one."""
     preemption_cost: PreemptionCost | None = None
+    enable_forecast: bool = True
+    """Hold a request back while those that run are expected to need the blocks it would take."""
     expected_output_tokens: int = 128
     """First guess of an output's length, until requests have ended and shown theirs."""
     max_steps_in_flight: int = 2

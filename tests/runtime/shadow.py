@@ -13,6 +13,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import shadow_model
+from shadow_checks import check_batch, check_pool, check_prefix_cache
 from shadow_device import ShadowDevice
 
 from runtime.batch import ScheduledBatch
@@ -87,7 +88,10 @@ class ShadowEngine:
         batch = self.scheduler.schedule()
         if batch.is_empty:
             return False
-        self._check_batch(batch)
+        check_batch(batch, self.config)
+        assert len(self.scheduler.roster.running) <= self.config.max_num_seqs, (
+            "too many are running"
+        )
         tokens = []
         histories = self.device.execute(batch)
         indices = batch.output_indices()
@@ -149,62 +153,26 @@ class ShadowEngine:
 
     def check(self) -> None:
         """Assert everything that holds between any two events."""
-        scheduler = self.scheduler
-        live = [s for ticket in self.tickets for s in scheduler.sequences_of(ticket)]
-        for pool, tables, touched in (
-            (scheduler.blocks.pool, [s.block_table for s in live], self._touched),
-            (scheduler.blocks.host_pool, [s.host_table for s in live], self._touched_on_host),
-        ):
-            named = Counter(b for table in tables for b in table)
-            held = {b: n for b, n in enumerate(pool.ref_counts) if n}
-            assert held == dict(named), f"references {held}, tables name {dict(named)}"
-            free = pool.free_order()
-            assert len(free) == len(set(free)), "a block is free twice"
-            assert not named.keys() & set(free), "a block is free and held"
-            assert len(free) + len(held) + pool.num_fenced == pool.num_usable, "blocks are lost"
-            in_use = set().union(*touched.values()) if touched else set()
-            assert not in_use & set(free), "a block is free before its step has ended"
+        live = [s for ticket in self.tickets for s in self.scheduler.sequences_of(ticket)]
+        blocks = self.scheduler.blocks
+        check_pool(blocks.pool, [s.block_table for s in live], self._touched.values())
+        check_pool(blocks.host_pool, [s.host_table for s in live], self._touched_on_host.values())
         for sequence in live:
+            self._note_content(sequence)
             if sequence.status is SequenceStatus.RUNNING:
                 self.device.check_context(sequence, sequence.num_computed_tokens)
             elif sequence.status is SequenceStatus.SWAPPED:
                 self.device.check_host(sequence)
             else:
                 assert not sequence.num_computed_tokens, f"{sequence} waits with computed tokens"
-        self._check_prefix_cache(live)
-        scheduler.check_integrity()
-
-    def _check_prefix_cache(self, live: list[Sequence]) -> None:
-        size = self.config.block_size
-        for sequence in live:
-            self._note_content(sequence)
-        pool = self.scheduler.blocks.pool
-        for block_id in range(pool.num_blocks):
-            digest = pool.block(block_id).block_hash
-            if digest is not None:
-                found = self.device.slots.get((block_id + 1) * size - 1)
-                assert found == self._content[digest], f"block {block_id} has a stale hash"
+        check_prefix_cache(blocks.pool, self.device.slots, self.config.block_size, self._content)
+        self.scheduler.check_integrity()
 
     def _note_content(self, sequence: Sequence) -> None:
         past = self.device.history_of(sequence)
         for index, digest in enumerate(sequence.block_hashes):
             history = past[(index + 1) * self.config.block_size - 1]
             assert self._content.setdefault(digest, history) == history, "hashes collide"
-
-    def _check_batch(self, batch: ScheduledBatch) -> None:
-        config, size = self.config, self.config.block_size
-        assert batch.num_tokens <= config.max_num_batched_tokens, "the token budget is exceeded"
-        assert len(batch.sequences) <= config.max_num_seqs, "there are more sequences than seats"
-        assert len(set(batch.sequences)) == len(batch.sequences), "a sequence is scheduled twice"
-        assert len(self.scheduler.roster.running) <= config.max_num_seqs, "too many are running"
-        writer: dict[int, Sequence] = {}
-        at = 0
-        for sequence, count in zip(batch.sequences, batch.counts, strict=True):
-            assert not sequence.is_finished, f"{sequence} is scheduled after its end"
-            for slot in batch.slot_mapping[at : at + count]:
-                assert writer.setdefault(slot // size, sequence) is sequence, "two write a block"
-            at += count
-        assert batch.counts[: batch.num_decodes] == [1] * batch.num_decodes
 
     def _note_touched(self, batch: ScheduledBatch) -> None:
         blocks = {b for table in batch.block_tables() for b in table}

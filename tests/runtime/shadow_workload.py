@@ -10,7 +10,7 @@ from shadow_model import EOS, VOCAB_SIZE
 from runtime.preemption import PreemptionCost, PreemptionMode
 from runtime.sampling_params import BeamSearchParams, SamplingParams
 from runtime.scheduler_config import SchedulerConfig, SchedulingPolicy
-from runtime.sequence import Request, SequenceStatus
+from runtime.sequence import Request
 
 _BOILERPLATE = tuple(1 + (i * i) % (VOCAB_SIZE - 1) for i in range(64))
 """Prompts begin with a piece of this, so that they share prefixes."""
@@ -30,6 +30,7 @@ def random_config(rng: Random, **fixed: object) -> SchedulerConfig:
         "long_prefill_token_threshold": rng.choice([None, 3]),
         "preemption_mode": rng.choice([None, *PreemptionMode]),
         "preemption_cost": PreemptionCost(100, 1000.0, 10.0),
+        "enable_forecast": rng.random() < 0.5,
         "expected_output_tokens": rng.choice([1, 8]),
         "max_steps_in_flight": rng.choice([1, 2]),
     }
@@ -43,8 +44,9 @@ def random_config(rng: Random, **fixed: object) -> SchedulerConfig:
 
 def random_request(rng: Random, request_id: str) -> Request:
     """A request with a shared beginning; some have siblings, beams, a salt or an adapter."""
-    shared = _BOILERPLATE[: rng.choice([0, 4, 9, 16])]
-    own = tuple(rng.randrange(1, VOCAB_SIZE) for _ in range(rng.randint(1, 12)))
+    shared = _BOILERPLATE[: rng.choice([0, 4, 9, 12, 16])]
+    repeats = bool(shared) and rng.random() < 0.25  # nothing of its own: a prompt seen before
+    own = tuple(rng.randrange(1, VOCAB_SIZE) for _ in range(0 if repeats else rng.randint(1, 12)))
     max_tokens = rng.choice([1, 2, 5, 12, None])
     beam_search = None
     n = rng.choice([1, 1, 1, 2, 4])
@@ -76,12 +78,15 @@ def random_event(engine: ShadowEngine, rng: Random, max_live: int = 12) -> None:
     """One thing that may happen between two others."""
     dice = rng.random()
     live = list(engine.tickets)
-    if dice < 0.15 and len(live) < max_live:
-        engine.submit(random_request(rng, f"r{engine.counts['taken'] + engine.counts['refused']}"))
-    elif dice < 0.16 and live:
-        engine.abort(rng.choice(live))
-    elif dice < 0.17 and live:
-        sequences = engine.scheduler.sequences_of(rng.choice(live))
+    if dice < 0.15:
+        if len(live) < max_live:
+            number = engine.counts["taken"] + engine.counts["refused"]
+            engine.submit(random_request(rng, f"r{number}"))
+    elif dice < 0.155:
+        if live:
+            engine.abort(rng.choice(live))
+    elif dice < 0.16:
+        sequences = engine.scheduler.sequences_of(rng.choice(live)) if live else []
         stoppable = [s for s in sequences if s.num_output_tokens and not s.is_beam]
         if stoppable:
             engine.stop(rng.choice(stoppable))
@@ -99,9 +104,3 @@ def run(engine: ShadowEngine, rng: Random, num_steps: int) -> None:
     while engine.num_steps < num_steps:
         random_event(engine, rng)
     engine.drain()
-
-
-def swapped_count(engine: ShadowEngine) -> int:
-    """Sequences in the swapped state now."""
-    live = [s for ticket in engine.tickets for s in engine.scheduler.sequences_of(ticket)]
-    return sum(1 for s in live if s.status is SequenceStatus.SWAPPED)
