@@ -68,7 +68,8 @@ def tune(
     """
     done = []
     for number, cell in enumerate(cells):
-        storage = open_storage(options.storage_url, studies / f"{_study_name(cell)}.journal")
+        journal = studies / f"{_study_name(cell)}.journal"
+        storage = open_storage(options.storage_url, journal, fresh=not options.resume)
         share = deadline.share(len(cells) - number)
         result = tune_cell(cell, builder, storage, options, share, reporter, device)
         path = store.merge(cell.arch.name, cell.spec.name, [result])

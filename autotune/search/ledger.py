@@ -148,8 +148,10 @@ class Ledger:
         return self._trials
 
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
+def open_storage(url: str | None, journal: Path, fresh: bool) -> BaseStorage:
     """Storage at a database URL, or the journal file (a torn last line is cut off first).
+
+    A fresh journal starts empty; in a database, `Ledger.open` deletes the one study.
 
     Raises:
         UsageError: the URL is not understood.
@@ -162,6 +164,8 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
             raise UsageError(f"--storage {url}: {error}") from error
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            journal.unlink(missing_ok=True)
         repair_journal(journal)
         return JournalStorage(JournalFileBackend(str(journal)))
     except OSError as error:
