@@ -6,6 +6,7 @@ A *cell* is a kernel, a GPU and the exact axes; a *point* is a cell at given siz
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, Self
@@ -39,8 +40,14 @@ class Problem:
             value = getattr(self, axis.name)
             if choices and value not in choices:
                 raise UnknownChoiceError(axis.name, str(value), map(str, choices))
-            if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{axis.name}={value} must be finite")
+            if isinstance(value, int | float) and value < 0:
                 raise UsageError(f"{axis.name}={value} must not be negative")
+            # Of exact axes, zero means "none", and only where that is the default or a choice.
+            counts = axis.metadata["kind"] == "exact" and type(value) is int and not choices
+            if counts and axis.default and value == 0:
+                raise UsageError(f"{axis.name}=0 must be at least 1")
 
     @classmethod
     def axis_names(cls, kind: str | None = None) -> tuple[str, ...]:
@@ -89,9 +96,9 @@ class Problem:
             if name not in cls.axis_names():
                 raise UnknownChoiceError(f"axis of {cls.kernel}", name, cls.axis_names())
             default = getattr(cls, name)
-            if isinstance(value, bool) != isinstance(default, bool) or (
-                not isinstance(default, float) and type(value) is not type(default)
-            ):
+            if isinstance(default, float) and type(value) is int:
+                value = float(value)  # so that equal problems have equal labels
+            if type(value) is not type(default):
                 raise UsageError(
                     f"{name}={value!r} has the wrong type; {type(default).__name__} expected"
                 )
@@ -106,8 +113,11 @@ class Problem:
             name, separator, raw = part.partition("=")
             if not separator:
                 raise UsageError(f"{part!r} is not of the form axis=value")
-            default = getattr(cls, name, "")
-            values[name] = _read(name, raw, default)
+            if name not in cls.axis_names():
+                raise UnknownChoiceError(f"axis of {cls.kernel}", name, cls.axis_names())
+            if name in values:
+                raise UsageError(f"{name} is given twice")
+            values[name] = _read(name, raw, getattr(cls, name))
         return cls.from_axes(values)
 
 
