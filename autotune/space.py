@@ -188,7 +188,9 @@ class SearchSpace:
             odd = sorted(set(config) ^ names)
             return f"knobs do not match this kernel's: {', '.join(odd)}"
         for knob in self.knobs:
-            if config[knob.name] not in knob.values:
+            # 32.0 and true equal 32 and 1 in Python, but not in a template.
+            types = {type(value) for value in knob.values}
+            if config[knob.name] not in knob.values or type(config[knob.name]) not in types:
                 return f"{knob.name}={config[knob.name]} is not one of {list(knob.values)}"
         for depth in range(len(self.knobs)):
             broken = self._first_broken(depth, config)
@@ -215,8 +217,14 @@ class SearchSpace:
     def closest(self, wanted: Mapping[str, KnobValue]) -> Config:
         """Return the legal configuration with the fewest steps from `wanted` (ties: first listed).
 
-        Knobs that `wanted` leaves out do not count. Raises ValueError when nothing is legal.
+        Knobs that `wanted` leaves out do not count.
+
+        Raises:
+            UsageError: nothing is legal; the message gives the constraints that forbid most.
         """
+        if not self.legal:
+            reasons = "; ".join(reason for reason, _ in self.rejected.most_common(3))
+            raise UsageError(f"nothing is legal in this space: {reasons}")
         return min(self.legal, key=lambda config: self.steps_between(config, wanted))
 
     def steps_between(self, one: Mapping[str, KnobValue], other: Mapping[str, KnobValue]) -> float:
