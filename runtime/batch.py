@@ -91,8 +91,10 @@ class StepResult:
     """What the tokens of one step led to."""
 
     accepted: list[Sequence]
-    """Sequences that took a token; it is the last of their `token_ids`."""
+    """Sequences that took a token, in the order of `samples`; it is the last of `token_ids`."""
     finished: list[Sequence]
     """Those of `accepted` that ended with it; their `finish_reason` is set."""
     parked: list[Sequence]
     """Beams that have been sampled and wait for `Scheduler.advance_beams`."""
+    dropped: list[int]
+    """Indices into the batch's `samples` whose sequences had ended before: discard those tokens."""

@@ -8,6 +8,9 @@ be scheduled one ahead of their results; what a step in flight may touch is fenc
     token_ids = runner.run(batch)            # one per entry of batch.samples
     result = scheduler.finish_step(batch, token_ids)
 
+One step ahead, the same calls change places: schedule and launch step k+1, then finish step k. An
+empty batch means: finish the step in flight, or wait for a request.
+
 Progress: the first sequence in order can always take the blocks of all others, and a request is
 only admitted if one of its sequences fits in the pool alone.
 """
@@ -147,13 +150,16 @@ class Scheduler:
         in_flight.popleft()
         self.roster.last_ended_step_id = batch.step_id
         self._register_filled_blocks(batch)
-        result = StepResult(accepted=[], finished=[], parked=[])
+        result = StepResult(accepted=[], finished=[], parked=[], dropped=[])
         accept = result.accepted.append
         for sequence, token_id in zip(batch.samples, token_ids, strict=True):
             if sequence.is_beam or sequence.finish_reason is not None:
                 if sequence.finish_reason is None:
                     self.roster.park(sequence)
                     result.parked.append(sequence)
+                else:
+                    num_before = len(result.accepted) + len(result.parked) + len(result.dropped)
+                    result.dropped.append(num_before)
                 continue
             known = sequence.token_ids
             known.append(token_id)

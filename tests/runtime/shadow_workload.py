@@ -19,17 +19,19 @@ _BOILERPLATE = tuple(1 + (i * i) % (VOCAB_SIZE - 1) for i in range(64))
 def random_config(rng: Random, **fixed: object) -> SchedulerConfig:
     """A small engine, so that everything is short; `fixed` fields override."""
     max_num_seqs = rng.randint(2, 6)
+    seats = fixed.get("max_num_seqs", max_num_seqs)
+    assert isinstance(seats, int)
     chosen: dict[str, object] = {
         "block_size": rng.choice([1, 2, 3, 4, 8]),
         "num_host_blocks": rng.choice([0, 4, 16]),
         "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_seqs + rng.randint(0, 24),
+        "max_num_batched_tokens": seats + rng.randint(0, 24),
         "max_model_len": 48,
         "policy": rng.choice(list(SchedulingPolicy)),
         "enable_prefix_caching": rng.random() < 0.8,
         "long_prefill_token_threshold": rng.choice([None, 3]),
         "preemption_mode": rng.choice([None, *PreemptionMode]),
-        "preemption_cost": PreemptionCost(100, 1000.0, 10.0),
+        "preemption_cost": PreemptionCost(100, 1100.0, 10.0),
         "enable_forecast": rng.random() < 0.5,
         "expected_output_tokens": rng.choice([1, 8]),
         "max_steps_in_flight": rng.choice([1, 2]),

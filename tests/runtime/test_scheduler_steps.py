@@ -106,7 +106,7 @@ def test_what_ends_in_flight_is_freed_after_the_step_that_ran_ahead() -> None:
     pool = scheduler.blocks.pool
     assert (pool.num_free, pool.num_fenced) == (30, 2)
     result = scheduler.finish_step(second, [5])
-    assert result.accepted == []
+    assert (result.accepted, result.dropped) == ([], [0])
     assert leader.output_token_ids == [0]
     assert pool.num_free == 32
 
@@ -140,6 +140,18 @@ def test_seats_are_kept_for_siblings_until_they_are_forked() -> None:
     assert work(run_step(scheduler)) == [("a", 8, 4), ("b", 0, 2)]
     assert scheduler.stats().num_running == 4
     assert scheduler.stats().num_waiting == 1
+
+
+def test_tokens_of_sequences_that_ended_are_named_by_their_place() -> None:
+    scheduler = make()
+    for name in "abc":
+        scheduler.add_request(request(name, 4))
+    batch = scheduler.schedule()
+    scheduler.abort("b")
+    result = scheduler.finish_step(batch, [7, 8, 9])
+    assert [s.request.request_id for s in result.accepted] == ["a", "c"]
+    assert [s.token_ids[-1] for s in result.accepted] == [7, 9]
+    assert result.dropped == [1]
 
 
 def test_beams_are_forked_pruned_and_ended() -> None:

@@ -58,7 +58,7 @@ class ShadowMachine(RuleBasedStateMachine):
                 policy=policy,
                 enable_prefix_caching=prefix_caching,
                 preemption_mode=mode,
-                preemption_cost=PreemptionCost(100, 1000.0, 10.0),
+                preemption_cost=PreemptionCost(100, 1100.0, 10.0),
                 enable_forecast=enable_forecast,
                 expected_output_tokens=4,
                 max_steps_in_flight=max_steps_in_flight,
