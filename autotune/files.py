@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -25,10 +26,13 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}. The file is unchanged; free some "
             "space or choose another folder."
         ) from error
+    finally:  # interrupts included
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
