@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
 from autotune.errors import UsageError
+from autotune.kernels.attention_layout import AttentionLayout
+from autotune.kernels.causal_walk import CausalWalk, pairs_seen
 from autotune.kernels.dtypes import (
     ACCUMULATION_ERROR,
     DTYPE_BYTES,
@@ -22,15 +24,11 @@ from autotune.kernels.dtypes import (
 from autotune.kernels.paged_cache import attend, gather_context, make_paged_cache
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
-from autotune.problem import Problem, exact, nearest
+from autotune.problem import AxisValue, Problem, exact, nearest
 from autotune.space import Config, Constraint, Knob, SearchSpace
 
 if TYPE_CHECKING:
     import torch
-
-_REGISTER_SHARE = 0.7
-"""Of a thread's registers, what the loop's state may take; the rest is addresses and operands.
-Found by compiling: on sm_80 and sm_90 most of what is above spills, most of what is below does not."""
 
 _PADDING_TOKENS = 3
 _REFERENCE_QUERIES = 128
@@ -75,6 +73,7 @@ class PagedAttentionPrefill:
     def space(self, problem: PrefillProblem, arch: GpuArch) -> SearchSpace:
         """Rows, tile, page lookup, prefetch, loop form, warps, pipeline stages and grid order."""
         block = problem.block_size
+        layout = AttentionLayout(arch, problem.dtype, problem.head_dim)
         knobs = (
             Knob("block_m", (16, 32, 64, 128), "rows per program: query tokens times group"),
             Knob("tile", (16, 32, 64, 128), "keys per iteration"),
@@ -121,12 +120,12 @@ class PagedAttentionPrefill:
             Constraint(
                 "warps beyond one per 16 rows repeat rows, or have fewer than 8 keys each",
                 ("block_m", "tile", "num_warps"),
-                lambda rows, tile, warps: _warps_fit(problem, arch, rows, tile, warps),
+                layout.warps_fit,
             ),
             Constraint(
-                "slices of the head dim are not what spreads these warps over rows",
+                "slices of the head dim must be what spreads these warps over rows",
                 ("block_m", "num_warps", "value_parts"),
-                lambda rows, warps, parts: parts in _value_parts(problem, arch, rows, warps),
+                lambda rows, warps, parts: parts in layout.value_parts(rows, warps),
             ),
             Constraint(
                 "without prefetch stages come in pairs: one of each pair is enough",
@@ -136,18 +135,12 @@ class PagedAttentionPrefill:
             Constraint(
                 "queries and pipelined tiles exceed shared memory",
                 ("block_m", "tile", "prefetch", "num_warps", "num_stages"),
-                lambda rows, tile, prefetch, warps, stages: (
-                    _shared_bytes(problem, arch, rows, tile, prefetch, warps, stages)
-                    <= arch.shared_bytes_per_block
-                ),
+                lambda *knobs: layout.shared_bytes(*knobs) <= arch.shared_bytes_per_block,
             ),
             Constraint(
                 "accumulator, scores and queries leave too few registers",
                 ("block_m", "tile", "num_warps"),
-                lambda rows, tile, warps: (
-                    _registers(problem, arch, rows, tile, warps)
-                    <= _REGISTER_SHARE * arch.max_registers_per_thread
-                ),
+                layout.registers_fit,
             ),
         )
         return SearchSpace(knobs, constraints)
@@ -186,7 +179,7 @@ class PagedAttentionPrefill:
         size = DTYPE_BYTES[problem.dtype]
         rows, tile = config.number("block_m"), config.number("tile")
         block_q = rows // problem.group
-        walk = _walk(problem, block_q, tile)
+        walk = CausalWalk.of(problem.query_len, problem.context_len, problem.window, block_q, tile)
         pairs = problem.num_seqs * problem.num_kv_heads
         blocks = problem.num_seqs * problem.query_len // block_q + problem.num_seqs
         grid = blocks * problem.num_kv_heads
@@ -209,7 +202,8 @@ class PagedAttentionPrefill:
     def flops(self, problem: PrefillProblem) -> float:
         """4 · heads · head_dim per pair of a query and a token it sees."""
         heads = problem.num_kv_heads * problem.group
-        return 4.0 * problem.num_seqs * heads * problem.head_dim * _pairs_seen(problem)
+        pairs = pairs_seen(problem.query_len, problem.context_len, problem.window)
+        return 4.0 * problem.num_seqs * heads * problem.head_dim * pairs
 
     def min_bytes(self, problem: PrefillProblem) -> float:
         """Keys and values that any query sees once; queries in, outputs out."""
@@ -225,7 +219,8 @@ class PagedAttentionPrefill:
             return None
         if arch.vendor == "amd":
             return "mfma"
-        if not _asynchronous(arch, config.number("block_m"), config.number("num_warps")):
+        layout = AttentionLayout(arch, problem.dtype, problem.head_dim)
+        if not layout.warp_group(config.number("block_m"), config.number("num_warps")):
             return "mma"
         return "wgmma" if arch.capability == 90 else "tcgen05"
 
@@ -264,8 +259,13 @@ class PagedAttentionPrefill:
 
     def hard_problems(self) -> list[PrefillProblem]:
         """Every block size, odd groups and head dims, windows, caps; lengths are made ragged."""
-        sizes = {"num_kv_heads": 2, "num_seqs": 7, "query_len": 19, "context_len": 90}
-        shapes = [
+        sizes: dict[str, AxisValue] = {
+            "num_kv_heads": 2,
+            "num_seqs": 6,
+            "query_len": 11,
+            "context_len": 75,
+        }
+        shapes: list[dict[str, AxisValue]] = [
             {"group": 1, "head_dim": 64, "block_size": 16},
             {"group": 4, "head_dim": 80, "block_size": 32},
             {"group": 5, "head_dim": 96, "block_size": 16},
@@ -273,15 +273,15 @@ class PagedAttentionPrefill:
             {"group": 8, "head_dim": 128, "block_size": 128},
             {"group": 4, "head_dim": 256, "block_size": 16, "query_len": 7},
             {"group": 4, "head_dim": 64, "block_size": 48},
-            {"group": 4, "head_dim": 128, "block_size": 16, "query_len": 60, "context_len": 60},
+            {"group": 4, "head_dim": 128, "block_size": 16, "query_len": 40, "context_len": 41},
             {"group": 2, "head_dim": 64, "block_size": 16, "window": 33},
             {"group": 4, "head_dim": 128, "block_size": 32, "window": 16, "softcap": 50.0},
             {"group": 2, "head_dim": 128, "block_size": 16, "softcap": 1.5, "window": 1},
         ]
         return [
             PrefillProblem.from_axes(sizes | shape | {"dtype": dtype})
-            for dtype in ("fp16", "fp32")
-            for shape in shapes
+            for dtype, chosen in (("fp16", shapes), ("fp32", shapes[1::2]))
+            for shape in chosen
         ]
 
     def make_inputs(self, problem: PrefillProblem, seed: int, device: str) -> Inputs:
@@ -360,128 +360,6 @@ class PagedAttentionPrefill:
         """
         epsilon = MACHINE_EPSILON[problem.dtype] + ACCUMULATION_ERROR + problem.softcap * 2.0**-24
         return Tolerance(relative=2 * epsilon, elementwise=4 * epsilon)
-
-
-def _asynchronous(arch: GpuArch, rows: int, warps: int) -> bool:
-    """Whether 64 rows and 4 warps make a warp group's instruction (wgmma, tcgen05)."""
-    return arch.capability in (90, 100) and rows >= 64 and warps >= 4
-
-
-def _warps_fit(problem: PrefillProblem, arch: GpuArch, rows: int, tile: int, warps: int) -> bool:
-    if problem.dtype == "fp32":  # no matrix instructions, no such layouts
-        return True
-    if 16 * warps <= rows:
-        return True
-    if arch.vendor == "amd":
-        return rows == 16 and warps == 2  # the only way to have so few rows
-    # Warp-level instructions: Triton spreads warps over keys where rows are fewer than head dims.
-    return (
-        not _asynchronous(arch, rows, warps)
-        and rows < next_power_of_2(problem.head_dim)
-        and tile >= 8 * warps
-    )
-
-
-def _value_parts(problem: PrefillProblem, arch: GpuArch, rows: int, warps: int) -> tuple[int, ...]:
-    """Slices of the head dim worth trying.
-
-    Triton lays out warp-level products (mma.sync) by the shape of the second one: over rows if it
-    has at least as many rows as columns, else over columns, where softmax needs exchanges between
-    warps and P a trip through shared memory. Slices no wider than the rows get the better layout.
-    """
-    padded = next_power_of_2(problem.head_dim)
-    by_rows = 16 * warps <= rows
-    if problem.dtype == "fp32" or arch.vendor == "amd" or not by_rows:
-        return (1,)
-    if _asynchronous(arch, rows, warps):
-        return (1,)
-    return tuple(sorted({padded // min(rows, padded), padded // min(rows, padded, 64)}))
-
-
-def _shared_bytes(
-    problem: PrefillProblem,
-    arch: GpuArch,
-    rows: int,
-    tile: int,
-    prefetch: bool,
-    warps: int,
-    stages: int,
-) -> int:
-    """Lower bound: the query tile, and as many key and value tiles as the pipeliner keeps."""
-    row_bytes = next_power_of_2(problem.head_dim) * DTYPE_BYTES[problem.dtype]
-    if arch.vendor == "amd":
-        depth = stages - 1 if prefetch else stages // 2
-        return 2 * depth * tile * row_bytes
-    depth = stages - 1 if prefetch else min(stages - 1, 1)
-    buffers = depth + 1 if _asynchronous(arch, rows, warps) else max(1, depth)
-    return (rows + 2 * buffers * tile) * row_bytes
-
-
-def _registers(problem: PrefillProblem, arch: GpuArch, rows: int, tile: int, warps: int) -> float:
-    """Registers of a thread for accumulator, scores and weights, and queries if held in them."""
-    padded = next_power_of_2(problem.head_dim)
-    operand = DTYPE_BYTES[problem.dtype] / 4  # registers per element
-    columns = padded + (1 + operand) * tile
-    by_rows = 16 * warps <= rows
-    if by_rows and not _asynchronous(arch, rows, warps):
-        columns += operand * padded
-    return rows * columns / (warps * arch.warp_size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """What the programs of one sequence and one KV head go through."""
-
-    steps: int
-    """Tiles, over all programs."""
-    longest: int
-    """Tiles of the longest program."""
-    tokens: int
-    """Keys loaded, over all programs."""
-
-
-def _walk(problem: PrefillProblem, block_q: int, tile: int) -> _Walk:
-    n, before = problem.query_len, problem.context_len - problem.query_len
-    if n == 0:
-        return _Walk(0, 0, 0)
-    blocks = math.ceil(n / block_q)
-    # Block b ends at key before + (b + 1) * block_q; the last one may end early, at context_len.
-    end_tiles = _sum_floor(blocks - 1, block_q, before + block_q + tile - 1, tile)
-    end_tiles += math.ceil(problem.context_len / tile)
-    ends = (blocks - 1) * before + block_q * blocks * (blocks - 1) // 2 + problem.context_len
-    first_tiles = 0
-    longest = math.ceil(problem.context_len / tile)
-    if problem.window:
-        # Block b starts in the tile of key before + b * block_q - window + 1, once that is positive.
-        lag = problem.window - 1 - before
-        cut = min(blocks, max(0, math.ceil(lag / block_q)))
-        first_tiles = _sum_floor(blocks - cut, block_q, cut * block_q - lag, tile)
-        longest = min(longest, math.ceil((problem.window + block_q - 2) / tile) + 1)
-    return _Walk(end_tiles - first_tiles, longest, ends - first_tiles * tile)
-
-
-def _sum_floor(count: int, step: int, offset: int, divisor: int) -> int:
-    """Sum of (offset + step * i) // divisor for i below count, in logarithmic time (Euclid)."""
-    if count <= 0:
-        return 0
-    total = count * (count - 1) // 2 * (step // divisor) + count * (offset // divisor)
-    step, offset = step % divisor, offset % divisor
-    top = offset + step * count
-    if top >= divisor:
-        total += _sum_floor(top // divisor, divisor, top % divisor, step)
-    return total
-
-
-def _pairs_seen(problem: PrefillProblem) -> int:
-    """Query-key pairs of one sequence that causality and the window leave."""
-    n, context = problem.query_len, problem.context_len
-    pairs = n * context - n * (n - 1) // 2
-    if problem.window:
-        # A query at position p loses p + 1 - window keys, where that is positive.
-        last = max(0, context - problem.window)
-        first = max(0, context - n + 1 - problem.window)
-        pairs -= (last * (last + 1) - max(0, first - 1) * first) // 2
-    return pairs
 
 
 def _ragged_lens(

@@ -1,0 +1,89 @@
+"""How Triton lays out an attention loop on a target: what warps share, and what it must hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autotune.arch import GpuArch
+from autotune.kernels.dtypes import DTYPE_BYTES, next_power_of_2
+
+_REGISTER_SHARE = 0.7
+"""Of a thread's registers, what the loop's state may take; addresses and operands need the rest.
+Found by compiling: most of what is above spills on sm_80 and sm_90, most of what is below not."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionLayout:
+    """Softmax(q k^T) v over tiles of keys, for query tiles of `rows` >= 16 rows.
+
+    What is said of compilers holds for Triton 3.6 and 3.7, read off their output.
+    """
+
+    arch: GpuArch
+    dtype: str
+    head_dim: int
+
+    @property
+    def padded(self) -> int:
+        """Head dim as tensors in the kernel have it."""
+        return next_power_of_2(self.head_dim)
+
+    def warp_group(self, rows: int, warps: int) -> bool:
+        """Whether the products are a warp group's instructions: wgmma, tcgen05."""
+        half = self.dtype != "fp32"
+        return half and self.arch.capability in (90, 100) and rows >= 64 and warps >= 4
+
+    def warps_fit(self, rows: int, tile: int, warps: int) -> bool:
+        """Whether no two warps compute the same thing.
+
+        Sixteen rows per warp always fit. Beyond that, warp-level instructions are spread over keys
+        where the rows are fewer than the head dims; warp groups and AMD repeat rows instead.
+        """
+        if self.dtype == "fp32" or 16 * warps <= rows:
+            return True
+        if self.arch.vendor == "amd":
+            return rows == 16 and warps == 2  # else so few rows could not be had at all
+        spread = rows < self.padded and tile >= 8 * warps
+        return spread and not self.warp_group(rows, warps)
+
+    def value_parts(self, rows: int, warps: int) -> tuple[int, ...]:
+        """Numbers of slices of the head dim, with an accumulator each, that are worth trying.
+
+        Warp-level products are laid out by the shape of the second one: over rows if it has at
+        least as many rows as columns, else over columns, where the softmax has to exchange between
+        warps and its weights go through shared memory. Slices no wider than the rows get the
+        former: for 64 rows of 128 head dims on sm_80, 179 registers rather than 241.
+        """
+        if self.dtype == "fp32" or self.arch.vendor == "amd" or 16 * warps > rows:
+            return (1,)
+        if self.warp_group(rows, warps):
+            return (1,)
+        widest = min(rows, self.padded)
+        return tuple(sorted({self.padded // widest, self.padded // min(widest, 64)}))
+
+    def shared_bytes(self, rows: int, tile: int, prefetch: bool, warps: int, stages: int) -> int:
+        """Shared memory for queries and for as many key and value tiles as the pipeliner keeps.
+
+        A lower bound. Without `prefetch` (of page ids) it keeps fewer: the load of the page ids
+        heads the chain of addresses and takes a stage of its own.
+        """
+        row_bytes = self.padded * DTYPE_BYTES[self.dtype]
+        if self.arch.vendor == "amd":  # queries stay in registers
+            depth = stages - 1 if prefetch else stages // 2
+            return 2 * depth * tile * row_bytes
+        depth = stages - 1 if prefetch else min(stages - 1, 1)
+        buffers = depth + 1 if self.warp_group(rows, warps) else max(1, depth)
+        return (rows + 2 * buffers * tile) * row_bytes
+
+    def registers_fit(self, rows: int, tile: int, warps: int) -> bool:
+        """Whether accumulator, scores, weights and queries leave a thread enough registers.
+
+        Queries do not count for warp groups, which read them from shared memory, and where warps
+        share rows, for then each would have to hold all of them.
+        """
+        operand = DTYPE_BYTES[self.dtype] / 4  # registers per element
+        columns = self.padded + (1 + operand) * tile
+        if 16 * warps <= rows and not self.warp_group(rows, warps):
+            columns += operand * self.padded
+        held = rows * columns / (warps * self.arch.warp_size)
+        return held <= _REGISTER_SHARE * self.arch.max_registers_per_thread
