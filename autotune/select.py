@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.cell import Cell, Choice
+from autotune.portfolio import choose_portfolio
 from autotune.problem import Problem
 from autotune.records import Evaluation, Provenance, Selection, Status
 from autotune.space import Config
@@ -14,9 +15,18 @@ LEAST_GAIN = 1.01
 
 
 def select(cell: Cell, evaluations: Sequence[Evaluation]) -> list[Selection]:
-    """Pick the fastest predicted configuration at every point of a cell."""
+    """Pick the fastest predicted configuration at every point, out of a small portfolio."""
     usable = [evaluation for evaluation in evaluations if evaluation.status is Status.OK]
     by_binary = {cell.space.binary_of(e.config): e for e in evaluations}
+    if usable:
+        times = {
+            evaluation.config: [
+                cell.best_at(point, evaluation).prediction.time_us for point in cell.points
+            ]
+            for evaluation in usable
+        }
+        kept = choose_portfolio(times)
+        usable = [evaluation for evaluation in usable if evaluation.config in kept]
     return [_select_at(cell, point, usable, by_binary) for point in cell.points]
 
 
