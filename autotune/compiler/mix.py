@@ -90,25 +90,29 @@ class LoopMix:
 def hottest_loop(text: str, dialect: Dialect) -> LoopMix:
     """Find the innermost loop with most matrix work (else most instructions) and count its body.
 
-    A loop is the stretch from a label to a later branch back to it; innermost means that no other
+    A loop is the stretch from a label to the last branch back to it; innermost means that no other
     such stretch lies inside.
     """
     lines = [line.strip() for line in text.splitlines()]
     at_label: dict[str, int] = {}
-    loops: list[tuple[int, int]] = []
+    stop_of: dict[int, int] = {}  # line of a label to line of the last branch back to it
     for number, line in enumerate(lines):
         if found := dialect.label.match(line):
             at_label[found.group(1)] = number
         elif (jump := dialect.branch.search(line)) and jump.group(1) in at_label:
-            loops.append((at_label[jump.group(1)], number))
+            stop_of[at_label[jump.group(1)]] = number
     innermost = [
         (start, stop)
-        for start, stop in loops
-        if not any(s >= start and e <= stop and (s, e) != (start, stop) for s, e in loops)
+        for start, stop in stop_of.items()
+        if not any(start < s and e <= stop for s, e in stop_of.items())
     ]
     mixes = [_count(lines[start : stop + 1], dialect) for start, stop in innermost]
-    empty = LoopMix({}, 0)
-    return max(mixes, key=lambda mix: (mix.mma_flops, sum(mix.counts.values())), default=empty)
+    return max(mixes, key=_heat, default=LoopMix({}, 0))
+
+
+def _heat(mix: LoopMix) -> tuple[int, int, int]:
+    """Matrix work first; `tcgen05.mma` does not say its shape, so instructions count, too."""
+    return mix.mma_flops, mix.counts.get("mma", 0), sum(mix.counts.values())
 
 
 def _count(lines: Sequence[str], dialect: Dialect) -> LoopMix:
