@@ -46,7 +46,7 @@ class RenderedKernel:
             StorageError: the folder cannot be written.
         """
         path = cache / "kernels" / f"{self.kernel}_{self.digest}.py"
-        if not path.is_file() or path.read_text(encoding="utf-8") != self.source:
+        if not path.is_file() or path.read_bytes() != self.source.encode():
             write_atomically(path, self.source)
         return path
 
@@ -72,7 +72,8 @@ class TemplateFolder:
         """Render a kernel's template for one cell and configuration.
 
         Raises:
-            RenderError: the template is missing, has a syntax error, or names an unknown value.
+            RenderError: the template is missing, has a syntax error, names an unknown value, or
+                computes what cannot be computed.
         """
         values: dict[str, Any] = {}
         extra = spec.template_values(problem, config)
@@ -83,8 +84,8 @@ class TemplateFolder:
         try:
             body = self._environment.get_template(spec.template).render(values)
         except jinja2.TemplateSyntaxError as error:
-            raise RenderError(f"{self.folder / str(error.name)}:{error.lineno}: {error}") from error
-        except jinja2.TemplateError as error:
+            raise self._syntax_error(error) from error
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise RenderError(
                 f"{self.folder / spec.template}: {error} (problem {problem.label()}; {config})"
             ) from error
@@ -101,7 +102,7 @@ class TemplateFolder:
         """First 16 hex digits of the sha256 of a template and all it includes.
 
         Raises:
-            RenderError: the template or an included file is missing.
+            RenderError: the template or an included file is missing or has a syntax error.
         """
         digest = hashlib.sha256()
         pending, seen = [template], set[str]()
@@ -111,13 +112,18 @@ class TemplateFolder:
                 continue
             seen.add(name)
             try:
-                text = (self.folder / name).read_text()
+                text = (self.folder / name).read_text(encoding="utf-8")
+                parsed = self._environment.parse(text, name)
             except OSError as error:
                 raise RenderError(f"cannot read the template {self.folder / name}") from error
+            except jinja2.TemplateSyntaxError as error:
+                raise self._syntax_error(error) from error
             digest.update(name.encode() + b"\0" + text.encode() + b"\0")
-            referenced = jinja2.meta.find_referenced_templates(self._environment.parse(text))
-            pending += sorted(filter(None, referenced))
+            pending += sorted(filter(None, jinja2.meta.find_referenced_templates(parsed)))
         return digest.hexdigest()[:16]
+
+    def _syntax_error(self, error: jinja2.TemplateSyntaxError) -> RenderError:
+        return RenderError(f"{self.folder / str(error.name)}:{error.lineno}: {error.message}")
 
 
 def import_file(path: Path) -> ModuleType:
