@@ -217,7 +217,7 @@ class SearchSpace:
     def closest(self, wanted: Mapping[str, KnobValue]) -> Config:
         """Return the legal configuration with the fewest steps from `wanted` (ties: first listed).
 
-        Knobs that `wanted` leaves out do not count.
+        Knobs that `wanted` leaves out do not count. A legal `wanted` is returned without listing.
 
         Raises:
             UsageError: nothing is legal; the message gives the constraints that forbid most.
@@ -225,6 +225,8 @@ class SearchSpace:
         if not self.legal:
             reasons = "; ".join(reason for reason, _ in self.rejected.most_common(3))
             raise UsageError(f"nothing is legal in this space: {reasons}")
+        if set(wanted) == {knob.name for knob in self.knobs} and self.why_illegal(wanted) is None:
+            return Config(wanted)
         return min(self.legal, key=lambda config: self.steps_between(config, wanted))
 
     def steps_between(self, one: Mapping[str, KnobValue], other: Mapping[str, KnobValue]) -> float:
