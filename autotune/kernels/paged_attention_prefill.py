@@ -149,13 +149,13 @@ class PagedAttentionPrefill:
         """What hand-written serving kernels use: 64 rows, 64 keys, 4 warps, one masked loop.
 
         Sizes as in SGLang's extend kernel on H100 and H200, loop and grid as in vLLM's unified
-        attention; fewer rows where a sequence has fewer, half the keys for heads above 128.
+        attention; fewer rows where a sequence has fewer, half of both for heads above 128.
         """
         rows = next_power_of_2(problem.query_len * problem.group)
-        tile = 64 if problem.head_dim <= 128 else 32
+        tile = most_rows = 64 if problem.head_dim <= 128 else 32
         return self.space(problem, arch).closest(
             {
-                "block_m": min(64, max(16, rows, next_power_of_2(problem.group))),
+                "block_m": max(16, min(most_rows, rows), next_power_of_2(problem.group)),
                 "tile": tile,
                 "lookup": "scalar" if problem.block_size >= tile else "gather",
                 "prefetch": False,
@@ -189,7 +189,7 @@ class PagedAttentionPrefill:
         work = Work(
             entry="paged_attention_prefill",
             grid=grid,
-            loop_steps=steps / grid,
+            loop_steps=steps / max(1, grid),
             longest_steps=walk.longest,
             flops=4.0 * rows * next_power_of_2(problem.head_dim) * tile * steps,
             matrix_dtype=None if problem.dtype == "fp32" else problem.dtype,
