@@ -6,7 +6,9 @@ it is ever executed.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +22,7 @@ from autotune.errors import AutotuneError, CorruptResultError
 from autotune.files import write_atomically
 from autotune.kernels import load_kernel
 from autotune.kernels.spec import KernelSpec
+from autotune.problem import Problem
 from autotune.records import CompileReport, Environment, Provenance, Selection, Timing, to_json
 from autotune.space import Config
 
@@ -68,7 +71,8 @@ class ResultsStore:
         except (OSError, UnicodeDecodeError) as error:
             raise CorruptResultError(f"cannot read {path}: {error}") from error
         try:
-            data = json.loads(text, parse_constant=_refuse_constant)
+            data = json.loads(text, parse_constant=_finite, parse_float=_finite)
+            json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text
             _validator().validate(data)
         except ValueError as error:
             raise CorruptResultError(f"{path} is not valid JSON: {error}") from error
@@ -82,7 +86,10 @@ class ResultsStore:
                 f"{path} says it is for {data['kernel']} on {data['gpu']}: moved by hand?"
             )
         spec, arch = load_kernel(kernel), lookup(gpu)
-        return tuple(_read_cell(path, spec, arch, cell) for cell in data["cells"])
+        cells = tuple(_read_cell(path, spec, arch, cell) for cell in data["cells"])
+        if len({cell.key for cell in cells}) < len(cells):
+            raise CorruptResultError(f"{path} has the same cell twice: merged by hand?")
+        return cells
 
     def merge(self, gpu: str, kernel: str, cells: Sequence[CellResult]) -> Path:
         """Replace the cells with equal exact axes, keep the others, and write the file.
@@ -98,8 +105,11 @@ class ResultsStore:
         return path
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word} is not a finite number")
+    return number
 
 
 @cache
@@ -121,27 +131,17 @@ def _read_cell(
             digest: tuple(CompileReport.from_json(report) for report in reports)
             for digest, reports in data["binaries"].items()
         }
-        selections = []
+        selections: list[Selection] = []
         for point in data["points"]:
             at = spec.problem_type.from_axes({**data["exact"], **point["nearest"]})
+            if at.nearest_axes() != point["nearest"]:
+                raise CorruptResultError(f"{where}: the sizes are not the nearest axes: {at}")
+            if any(selection.nearest == point["nearest"] for selection in selections):
+                raise CorruptResultError(f"{where}: {at.label('nearest')} is there twice")
             reason = space.why_illegal(point["config"])
             if reason is not None:
                 raise CorruptResultError(f"{where}, {at.label('nearest')}: {reason}")
-            selections.append(
-                Selection(
-                    exact=at.exact_axes(),
-                    nearest=at.nearest_axes(),
-                    config=Config(point["config"]),
-                    provenance=Provenance(point["provenance"]),
-                    time_us=point["time_us"],
-                    error_factor=point["error_factor"],
-                    default_us=point["default_us"],
-                    floor_us=point["floor_us"],
-                    reason=point["reason"],
-                    reports=binaries.get(point["binary"], ()),
-                    timing=None if point["timing"] is None else Timing(**point["timing"]),
-                )
-            )
+            selections.append(_read_selection(at, point, binaries))
     except (AssertionError, TypeError) as error:
         raise CorruptResultError(f"{where}: contradicts itself: {error}") from error
     except CorruptResultError:
@@ -155,6 +155,29 @@ def _read_cell(
         search=data["search"],
         selections=tuple(selections),
     )
+
+
+def _read_selection(
+    at: Problem, point: Mapping[str, Any], binaries: Mapping[str, tuple[CompileReport, ...]]
+) -> Selection:
+    selection = Selection(
+        exact=at.exact_axes(),
+        nearest=at.nearest_axes(),
+        config=Config(point["config"]),
+        provenance=Provenance(point["provenance"]),
+        time_us=point["time_us"],
+        error_factor=point["error_factor"],
+        default_us=point["default_us"],
+        floor_us=point["floor_us"],
+        reason=point["reason"],
+        reports=binaries.get(point["binary"], ()),
+        timing=None if point["timing"] is None else Timing(**point["timing"]),
+    )
+    if _binary_digest(selection) != point["binary"]:
+        raise AutotuneError(f"{at.label('nearest')}: there is no binary {point['binary']}")
+    if _rounded(selection.gain) != point["gain"]:
+        raise AutotuneError(f"{at.label('nearest')}: gain {point['gain']} is not that of the times")
+    return selection
 
 
 def _file_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
@@ -193,13 +216,16 @@ def _file_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
 
 
 def _point(selection: Selection, digest: str) -> dict[str, Any]:
+    # The gain is that of the times as stored, so that a file can be checked and written again.
+    times = {"time_us": _rounded(selection.time_us), "default_us": _rounded(selection.default_us)}
+    selection = dataclasses.replace(selection, **times)  # type: ignore[arg-type]
     return {
         "nearest": dict(selection.nearest),
         "config": dict(selection.config),
         "provenance": selection.provenance.value,
-        "time_us": _rounded(selection.time_us),
+        "time_us": selection.time_us,
         "error_factor": selection.error_factor,
-        "default_us": _rounded(selection.default_us),
+        "default_us": selection.default_us,
         "gain": _rounded(selection.gain),
         "floor_us": _rounded(selection.floor_us),
         "timing": None if selection.timing is None else to_json(selection.timing),
