@@ -121,10 +121,7 @@ def quantise(
     top = (1 << bits) - 1
     low = grouped.amin(2).clamp(max=0.0)
     high = grouped.amax(2).clamp(min=0.0)
-    if zero_point:
-        ideal = (high - low) / top
-    else:
-        ideal = torch.maximum(-low, high) / (top // 2)
+    ideal = (high - low) / top if zero_point else torch.maximum(-low, high) / (top // 2)
     tiny = torch.finfo(weights.dtype).tiny
     scales = ideal.where(ideal > 0, torch.ones_like(ideal)).clamp(min=tiny).to(weights.dtype)
     steps = scales.double()

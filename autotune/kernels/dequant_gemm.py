@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from autotune.arch import GpuArch
 from autotune.errors import UsageError
 from autotune.kernels.byte_split import (
+    CELL_BYTES,
     K_MULTIPLE,
     QuantisedWeights,
     dequantise,
+    num_cells,
     num_groups,
     pack,
 )
@@ -28,7 +30,7 @@ from autotune.kernels.dtypes import (
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
 from autotune.problem import Problem, exact, nearest
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.space import Config, Constraint, Knob, KnobValue, SearchSpace
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +55,7 @@ class DequantGemmProblem(Problem):
 
     def __post_init__(self) -> None:
         """Refuse a matrix without elements."""
-        super(DequantGemmProblem, self).__post_init__()
+        super().__post_init__()
         if not (self.n and self.k):
             raise UsageError(f"n={self.n}, k={self.k}: must be at least 1")
 
@@ -112,17 +114,15 @@ class DequantGemm:
             return block_m >= _MATRIX_ROWS
 
         def registers(block_m: int, block_n: int, block_k: int, dequant: str, warps: int) -> float:
-            # Sums (twice if a group's are kept apart) and dequantised weights, of one thread.
+            # Of one thread: sums (twice if a group's are kept apart), dequantised weights and x.
             sums = block_m * block_n * (2 if dequant == "scale_after" and group else 1)
-            return (sums + block_n * block_k * size / 4) / (warps * threads_per_warp)
+            return (sums + (block_m + block_n) * block_k * size / 4) / (warps * threads_per_warp)
 
         constraints = (
             Constraint(
                 "gemv sums up to 4 rows, gemm multiplies 16 or more",
                 ("kind", "block_m"),
-                lambda kind, block_m: (
-                    kind == "split_k" or (kind == "gemm") == is_matrix(block_m)
-                ),
+                lambda kind, block_m: kind == "split_k" or (kind == "gemm") == is_matrix(block_m),
             ),
             Constraint(
                 "sums take 16 to 64 columns, matrix products 32 or more",
@@ -130,11 +130,9 @@ class DequantGemm:
                 lambda block_m, block_n: block_n >= 32 if is_matrix(block_m) else block_n <= 64,
             ),
             Constraint(
-                "only a matrix product of up to 64 rows with 64 or more columns gains by swapping",
+                "only a matrix product with 64 or more columns gains by swapping",
                 ("block_m", "block_n", "swap_ab"),
-                lambda block_m, block_n, swap: (
-                    not swap or (_MATRIX_ROWS <= block_m <= 64 and block_n >= 64)
-                ),
+                lambda block_m, block_n, swap: not swap or (is_matrix(block_m) and block_n >= 64),
             ),
             Constraint(
                 "sums are scaled after each group; products too only if a step lies in one group",
@@ -216,13 +214,14 @@ class DequantGemm:
     def default_config(self, problem: DequantGemmProblem, arch: GpuArch) -> Config:
         """What libraries ship per number of rows (gemlite's dispatch, Meta's split-K tiles).
 
-        Up to 4 rows a GEMV; below 64 rows a split-K GEMM with enough ranges for two programs per
-        SM, at most 16; from 64 rows a plain GEMM.
+        One row is a GEMV; below 64 rows a split-K GEMM with enough ranges for two programs per SM,
+        at most 16; from 64 rows a plain GEMM.
         """
         m = problem.m
         splits = 1
-        if m <= 4:
-            tile = {"kind": "gemv", "block_m": 1 if m <= 1 else 4, "block_n": 16, "block_k": 256}
+        tile: dict[str, KnobValue]
+        if m <= 1:
+            tile = {"kind": "gemv", "block_m": 1, "block_n": 16, "block_k": 256}
             tile |= {"dequant": "scale_after", "num_warps": 4, "num_stages": 1}
         elif m < 64:
             block_m = 16 if m <= 16 else 32
@@ -236,9 +235,10 @@ class DequantGemm:
             rows, columns = (64, 64) if m < 256 else (128, 64)
             tile = {"kind": "gemm", "block_m": rows, "block_n": columns, "block_k": 64}
             tile |= {"dequant": "sub_mul", "num_warps": 4, "num_stages": 3}
-        return self.space(problem, arch).closest(
-            {**tile, "swap_ab": False, "weight_eviction": "", "split_k": splits}
-        )
+        wanted = {**tile, "swap_ab": False, "weight_eviction": "", "split_k": splits}
+        space = self.space(problem, arch)
+        # Most often legal as it is, and then nothing has to be listed.
+        return Config(wanted) if space.why_illegal(wanted) is None else space.closest(wanted)
 
     def template_values(self, problem: DequantGemmProblem, config: Config) -> Mapping[str, Any]:
         """Entry point, groups per step, how integers become floats, and what is aligned.
@@ -261,9 +261,7 @@ class DequantGemm:
             "unaligned": unaligned,
         }
 
-    def work(
-        self, problem: DequantGemmProblem, config: Config, arch: GpuArch
-    ) -> tuple[Work, ...]:
+    def work(self, problem: DequantGemmProblem, config: Config, arch: GpuArch) -> tuple[Work, ...]:
         """One program per tile of the output and range of K; then one per 512 split sums."""
         size, splits = DTYPE_BYTES[problem.dtype], config.number("split_k")
         block_m, block_n = config.number("block_m"), config.number("block_n")
@@ -321,8 +319,14 @@ class DequantGemm:
     def expected_mma(
         self, problem: DequantGemmProblem, config: Config, arch: GpuArch
     ) -> str | None:
-        """Filled in below."""
-        return None
+        """Hopper and datacenter Blackwell need 64 rows on the M side and a warp group."""
+        block_m, block_n = config.number("block_m"), config.number("block_n")
+        if problem.dtype == "fp32" or block_m < _MATRIX_ROWS:
+            return None
+        if arch.vendor == "amd":
+            return "mfma"
+        wide = (block_n if config["swap_ab"] else block_m) >= 64 and config.number("num_warps") >= 4
+        return {90: "wgmma", 100: "tcgen05"}.get(arch.capability, "mma") if wide else "mma"
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]
@@ -401,6 +405,34 @@ class DequantGemm:
             inputs["zeros"] = guarded(zeros)
         return inputs
 
+    def bench_inputs(self, problem: DequantGemmProblem, seed: int, device: str) -> Inputs:
+        """Random bytes, scales and zeros drawn on the device, nothing poisoned."""
+        import torch
+
+        generator = torch.Generator(device).manual_seed(seed)
+        kind, top = torch_dtype(problem.dtype), (1 << problem.bits) - 1
+        cells = num_cells(problem.k, problem.bits)
+        groups = (num_groups(problem.k, problem.group_size), problem.n)
+        x = torch.empty((problem.m, problem.k), dtype=kind, device=device)
+        scales = torch.rand(groups, generator=generator, device=device) + 0.5
+        inputs = {
+            "out": torch.empty((problem.m, problem.n), dtype=kind, device=device),
+            "x": x.normal_(generator=generator),
+            "packed": torch.randint(
+                0,
+                256,
+                (cells, problem.n, CELL_BYTES),
+                dtype=torch.uint8,
+                generator=generator,
+                device=device,
+            ),
+            "scales": (scales / (top * math.sqrt(problem.k))).to(kind),
+        }
+        if problem.zero_point:
+            zeros = torch.randint(0, top + 1, groups, generator=generator, device=device)
+            inputs["zeros"] = zeros.to(kind)
+        return inputs
+
     def reference(self, problem: DequantGemmProblem, inputs: Inputs) -> torch.Tensor:
         """Unpack and dequantise the whole matrix, then one product in fp64: [m, n]."""
         weights = QuantisedWeights(
@@ -415,9 +447,7 @@ class DequantGemm:
         product: torch.Tensor = inputs["x"].double() @ dequantise(weights).T
         return product
 
-    def run(
-        self, module: ModuleType, problem: DequantGemmProblem, inputs: Inputs
-    ) -> torch.Tensor:
+    def run(self, module: ModuleType, problem: DequantGemmProblem, inputs: Inputs) -> torch.Tensor:
         """Launch and return `out`."""
         module.launch(**inputs)
         out: torch.Tensor = inputs["out"]
@@ -438,10 +468,10 @@ def _entry(config: Config) -> str:
 def _magic(problem: DequantGemmProblem, matrix: bool) -> tuple[str, Mapping[str, Any] | None]:
     """Dtype of (q - z) * s, and the power of two whose low mantissa bits become q.
 
-    In fp16 the bits of 1024 + q are those of 1024 or-ed with q, for all q below 1024; the high
-    nibble may stay in place and count sixteenfold. bf16 has 7 bits: 128 + q, for 4 bits only.
+    In fp16 the bits of 1024 + q are those of 1024 or-ed with q, for all q below 1024; bf16
+    has 7 such bits, so 128 + q serves 4 bits only.
     """
-    half = {"dtype": "tl.float16", "value": 1024, "bits": 0x6400, "in_place": True}
+    half = {"dtype": "tl.float16", "value": 1024, "bits": 0x6400}
     if not matrix:
         return "tl.float32", half
     if problem.dtype == "fp32":
@@ -450,5 +480,5 @@ def _magic(problem: DequantGemmProblem, matrix: bool) -> tuple[str, Mapping[str,
         return "tl.float16", half
     if problem.bits == 8:
         return "tl.float32", half
-    brain = {"dtype": "tl.bfloat16", "value": 128, "bits": 0x4300, "in_place": False}
+    brain = {"dtype": "tl.bfloat16", "value": 128, "bits": 0x4300}
     return "tl.bfloat16", brain
