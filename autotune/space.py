@@ -222,11 +222,11 @@ class SearchSpace:
         Raises:
             UsageError: nothing is legal; the message gives the constraints that forbid most.
         """
+        if set(wanted) == {knob.name for knob in self.knobs} and self.why_illegal(wanted) is None:
+            return Config(wanted)
         if not self.legal:
             reasons = "; ".join(reason for reason, _ in self.rejected.most_common(3))
             raise UsageError(f"nothing is legal in this space: {reasons}")
-        if set(wanted) == {knob.name for knob in self.knobs} and self.why_illegal(wanted) is None:
-            return Config(wanted)
         return min(self.legal, key=lambda config: self.steps_between(config, wanted))
 
     def steps_between(self, one: Mapping[str, KnobValue], other: Mapping[str, KnobValue]) -> float:
