@@ -44,8 +44,11 @@ class FusedMlp:
 
         K is split where the tiles of few tokens cover less than half of the GPU.
         """
-        if problem.m <= 16:
-            tile, warps, stages, group_m = (16, 64, 128), 4, 4, 1
+        if problem.k % 16 or problem.dtype == "fp32":
+            # Loads or products one element at a time: large tiles would not fit the registers.
+            tile, warps, stages, group_m = (16 if problem.m <= 16 else 64, 32, 32), 4, 3, 8
+        elif problem.m <= 16:
+            tile, warps, stages, group_m = (16, 64, 64), 4, 5, 1
         elif problem.m <= 64:
             tile, warps, stages, group_m = (64, 64, 64), 4, 4, 1
         else:
@@ -161,6 +164,10 @@ class FusedMlp:
     def make_inputs(self, problem: FusedMlpProblem, seed: int, device: str) -> Inputs:
         """Inputs between NaNs, the last token of gate-up loud; `out` is NaN."""
         return fused_mlp_problem.make_inputs(problem, seed, device)
+
+    def bench_inputs(self, problem: FusedMlpProblem, seed: int, device: str) -> Inputs:
+        """Normal inputs, nothing poisoned."""
+        return fused_mlp_problem.bench_inputs(problem, seed, device)
 
     def reference(self, problem: FusedMlpProblem, inputs: Inputs) -> torch.Tensor:
         """Torch's matrix product and activations in fp64: [m, n]."""

@@ -125,6 +125,28 @@ def make_inputs(problem: FusedMlpProblem, seed: int, device: str) -> Inputs:
     return inputs
 
 
+def bench_inputs(problem: FusedMlpProblem, seed: int, device: str) -> Inputs:
+    """Normal inputs drawn on the device, of the same spread as those of `make_inputs`."""
+    import torch
+
+    generator = torch.Generator(device).manual_seed(seed)
+    kind = torch_dtype(problem.dtype)
+
+    def draw(rows: int, cols: int, scale: float) -> torch.Tensor:
+        values = torch.empty((rows, cols), dtype=kind, device=device)
+        return values.normal_(std=scale, generator=generator)
+
+    inputs: Inputs = {
+        "out": torch.empty((problem.m, problem.n), dtype=kind, device=device),
+        "x": draw(problem.m, problem.k, 1.0),
+        "weight": draw(problem.halves * problem.n, problem.k, problem.k**-0.5),
+        "num_sms": _num_sms(device),
+    }
+    if problem.residual:
+        inputs["residual"] = draw(problem.m, problem.n, 1.0)
+    return inputs
+
+
 def reference(problem: FusedMlpProblem, inputs: Inputs) -> torch.Tensor:
     """Torch's matrix product and activations in fp64: [m, n]."""
     from torch.nn import functional

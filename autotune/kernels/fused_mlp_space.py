@@ -36,8 +36,9 @@ _DOWN_KNOBS = (
     Knob("variant", ("plain", "split_k"), "one sum over K, or ranges added later", ordered=False),
     Knob("num_splits", (1, 2, 4, 8), "ranges of K", host=True),
 )
-_UNROLLED_FMAS = 2048
-"""Most products per thread and step where no matrix unit loops over them: the code is unrolled."""
+_UNROLLED_PRODUCTS = 1024
+"""Most fp32 products of a thread in one step: they are unrolled, and twice as many spill on sm_100
+and take many seconds to compile."""
 
 
 def fused_mlp_space(problem: FusedMlpProblem, arch: GpuArch) -> SearchSpace:
@@ -112,10 +113,10 @@ def _tile_rules(problem: FusedMlpProblem, arch: GpuArch) -> tuple[Constraint, ..
     if problem.dtype != "fp32":
         return rules
     unrolled = Constraint(
-        "without a matrix unit the products of a step are unrolled: too many for a thread",
+        "fp32 products of a step are unrolled: too many for a thread",
         ("block_m", "block_n", "block_k", "num_warps"),
         lambda rows, cols, depth, warps: (
-            rows * cols * halves * depth <= _UNROLLED_FMAS * arch.warp_size * warps
+            rows * cols * halves * depth <= _UNROLLED_PRODUCTS * arch.warp_size * warps
         ),
     )
     return (*rules, unrolled)
