@@ -75,6 +75,15 @@ class WorkerPool:
         """Answer all requests in parallel; yields (index, reply) as they come, in any order."""
         pending = deque(enumerate(requests))
         busy: dict[_Worker, int] = {}
+        try:
+            yield from self._run(pending, busy, timeout_s)
+        finally:  # a caller who stops early must not leave an answer for the next one
+            for worker in busy:
+                self._discard(worker)
+
+    def _run(
+        self, pending: deque[tuple[int, Request]], busy: dict[_Worker, int], timeout_s: float
+    ) -> Iterator[tuple[int, Reply]]:
         with selectors.DefaultSelector() as selector:
             while pending or busy:
                 while pending and len(busy) < self._size:
@@ -90,17 +99,22 @@ class WorkerPool:
                     selector.unregister(worker.stdout)
                     reply = worker.receive() if ready else worker.time_out(timeout_s)
                     if reply.outcome is not Outcome.ANSWERED or reply.answer.get("poisoned"):
-                        worker.kill()
-                        self._workers.remove(worker)
+                        self._discard(worker)
                     yield busy.pop(worker), reply
 
     def _idle_worker(self, busy: Mapping[_Worker, int]) -> _Worker:
-        for worker in self._workers:
-            if worker not in busy:
+        for worker in [known for known in self._workers if known not in busy]:
+            if worker.alive:
                 return worker
+            self._discard(worker)  # its death is not the next request's fault
         worker = _Worker(self._environment)
         self._workers.append(worker)
         return worker
+
+    def _discard(self, worker: _Worker) -> None:
+        worker.kill()
+        if worker in self._workers:
+            self._workers.remove(worker)
 
 
 class _Worker:
@@ -118,6 +132,10 @@ class _Worker:
             start_new_session=True,
         )
         self.deadline = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def stdout(self) -> IO[str]:
