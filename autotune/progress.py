@@ -85,12 +85,12 @@ class Bar:
 
     def __init__(self, out: TextIO) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("[dim]{task.fields[state]}"),
-            console=Console(file=out, stderr=False),
+            TextColumn("{task.fields[state]}", style="dim", markup=False),
+            console=Console(file=out, markup=False, highlight=False),
             transient=True,
             refresh_per_second=4,
         )
@@ -119,7 +119,7 @@ class Bar:
 
     def line(self, text: str) -> None:
         """Print above the bar."""
-        self._progress.console.print(text, highlight=False, soft_wrap=True)
+        self._progress.console.print(text, soft_wrap=True)
 
     def stop(self) -> None:
         """Take the bar away."""
