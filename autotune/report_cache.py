@@ -39,7 +39,7 @@ class ReportCache:
                 reason=data["reason"],
                 reports=tuple(CompileReport.from_json(item) for item in data["reports"]),
             )
-        except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
             return None
 
     def put(self, rendered: RenderedKernel, evaluation: Evaluation) -> None:
