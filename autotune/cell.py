@@ -109,7 +109,7 @@ class Cell:
         return {
             point: [
                 min(
-                    guess_us(self.model, self.spec.work(point, config, self.arch), config)
+                    guess_us(self.arch, self.spec.work(point, config, self.arch), config)
                     for config in self.space.binaries[binary]
                 )
                 for binary in self.binaries

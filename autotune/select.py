@@ -99,10 +99,5 @@ def _why(best: Choice, default: Choice | None) -> str:
     text = f"bound by {best.prediction.bound}, {best.prediction.blocks_per_sm} blocks per SM"
     if default is None:
         return f"{text}; the default does not compile to a sound binary"
-    changed = [
-        f"{name} {default.config[name]}→{best.config[name]}"
-        for name in best.config
-        if best.config[name] != default.config[name]
-    ]
     was = f"{default.prediction.bound}, {default.prediction.blocks_per_sm} blocks"
-    return f"{text} (default: {was}); {', '.join(changed)}"
+    return f"{text} (default: {was}); {', '.join(best.config.changes_from(default.config))}"

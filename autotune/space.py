@@ -82,6 +82,12 @@ class Config(Mapping[str, KnobValue]):
         """Return a copy with some knobs set to other values."""
         return Config({**self._values, **changes})
 
+    def changes_from(self, other: Config) -> list[str]:
+        """Knobs whose values differ, each as "name theirs→ours"."""
+        return [
+            f"{name} {other[name]}→{value}" for name, value in self._items if other[name] != value
+        ]
+
     @property
     def key(self) -> str:
         """Canonical JSON text: equal configs, equal keys."""

@@ -25,7 +25,7 @@ from autotune.model_shape import PRESETS, load
 from autotune.paths import cache_dir, results_target, studies_dir, templates_dir
 from autotune.pool import WorkerPool
 from autotune.progress import choose_reporter
-from autotune.records import Selection, to_json
+from autotune.records import to_json
 from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
 from autotune.search.samplers import SAMPLERS
@@ -48,7 +48,7 @@ _COLUMNS = (
     ">gain",
     ">best gain",
     ">of floor",
-    "most often chosen",
+    "most often changed from the default",
 )
 
 
@@ -273,12 +273,16 @@ def _row(tuned: Tuned, members: Sequence[Tuned]) -> tuple[str, ...]:
         f"{_geometric_mean(gains):.2f}x" if gains else "-",
         f"{max(gains):.2f}x" if gains else "-",
         f"{_geometric_mean(shares):.0%}" if shares else "-",
-        _usual(selections),
+        _usual(tuned),
     )
 
 
-def _usual(selections: Sequence[Selection]) -> str:
-    texts = [str(selection.config) for selection in selections]
+def _usual(tuned: Tuned) -> str:
+    """The most frequent difference from the default."""
+    texts = []
+    for point, selection in zip(tuned.cell.points, tuned.result.selections, strict=True):
+        changed = selection.config.changes_from(tuned.cell.defaults[point])
+        texts.append(", ".join(changed) or "the default itself")
     return max(texts, key=texts.count)
 
 
