@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from autotune.arch import GpuArch
 from autotune.kernels.dtypes import DTYPE_BYTES, next_power_of_2
 
-_REGISTER_SHARE = 0.7
+_REGISTER_SHARE = {"nvidia": 0.7, "amd": 0.6}
 """Of a thread's registers, what the loop's state may take; addresses and operands need the rest.
-Found by compiling: most of what is above spills on sm_80 and sm_90, most of what is below not."""
+Found by compiling for sm_80, sm_90 and gfx942: most above it spills, most below it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,16 @@ class AttentionLayout:
         """Whether accumulator, scores, weights and queries leave a thread enough registers.
 
         Queries do not count for warp groups, which read them from shared memory, and where warps
-        share rows, for then each would have to hold all of them.
+        share rows, for then each would have to hold all of them. On AMD each warp loads a whole
+        tile of keys, then of values, into registers before it multiplies.
         """
         operand = DTYPE_BYTES[self.dtype] / 4  # registers per element
         columns = self.padded + (1 + operand) * tile
         if 16 * warps <= rows and not self.warp_group(rows, warps):
             columns += operand * self.padded
-        held = rows * columns / (warps * self.arch.warp_size)
-        return held <= _REGISTER_SHARE * self.arch.max_registers_per_thread
+        threads = warps * self.arch.warp_size
+        held = rows * columns / threads
+        if self.arch.vendor == "amd":
+            held += operand * tile * self.padded / self.arch.warp_size
+        most = min(self.arch.max_registers_per_thread, self.arch.registers_per_sm // threads)
+        return held <= _REGISTER_SHARE[self.arch.vendor] * most

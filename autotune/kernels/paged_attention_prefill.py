@@ -146,18 +146,18 @@ class PagedAttentionPrefill:
         return SearchSpace(knobs, constraints)
 
     def default_config(self, problem: PrefillProblem, arch: GpuArch) -> Config:
-        """What hand-written serving kernels use: 64 rows, 64 keys, 4 warps, one masked loop.
+        """What hand-written serving kernels use: 64 rows, 32 keys, 4 warps, one masked loop.
 
-        Sizes as in SGLang's extend kernel on H100 and H200, loop and grid as in vLLM's unified
-        attention; fewer rows where a sequence has fewer, half of both for heads above 128.
+        Keys, loop and grid as in vLLM's unified attention, rows as in its older prefix kernel and
+        in SGLang's extend kernel; fewer where a sequence has fewer, half for heads above 128.
         """
         rows = next_power_of_2(problem.query_len * problem.group)
-        tile = most_rows = 64 if problem.head_dim <= 128 else 32
+        most_rows = 64 if problem.head_dim <= 128 else 32
         return self.space(problem, arch).closest(
             {
                 "block_m": max(16, min(most_rows, rows), next_power_of_2(problem.group)),
-                "tile": tile,
-                "lookup": "scalar" if problem.block_size >= tile else "gather",
+                "tile": 32,
+                "lookup": "scalar" if problem.block_size >= 32 else "gather",
                 "prefetch": False,
                 "tail": "masked",
                 "num_warps": 4,
