@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from autotune.errors import StorageError, UsageError
 from autotune.search.candidates import Candidates
@@ -154,14 +155,15 @@ def open_storage(url: str | None, journal: Path, fresh: bool) -> BaseStorage:
     A fresh journal starts empty; in a database, `Ledger.open` deletes the one study.
 
     Raises:
-        UsageError: the URL is not understood.
+        UsageError: the URL is not understood, or nothing answers there.
         StorageError: the journal's folder cannot be written.
     """
     if url is not None:
         try:
             return RDBStorage(url)
-        except (ValueError, ImportError) as error:
-            raise UsageError(f"--storage {url}: {error}") from error
+        except (ValueError, ImportError, SQLAlchemyError) as error:
+            complaint = str(error).partition("\n")[0]
+            raise UsageError(f"--storage {url}: {complaint}") from error
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
         if fresh:
