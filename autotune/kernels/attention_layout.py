@@ -68,9 +68,9 @@ class AttentionLayout:
         heads the chain of addresses and takes a stage of its own.
         """
         row_bytes = self.padded * DTYPE_BYTES[self.dtype]
-        if self.arch.vendor == "amd":  # queries stay in registers
+        if self.arch.vendor == "amd":  # queries stay in registers; warps exchange through the rest
             depth = stages - 1 if prefetch else stages // 2
-            return 2 * depth * tile * row_bytes
+            return 2 * depth * tile * row_bytes + 64 * warps
         depth = stages - 1 if prefetch else min(stages - 1, 1)
         buffers = depth + 1 if self.warp_group(rows, warps) else max(1, depth)
         return (rows + 2 * buffers * tile) * row_bytes
