@@ -98,7 +98,13 @@ class TunedKernels:
                     self.refused.append(str(error))
                     _log.warning("results refused, defaults are used instead: %s", error)
                     continue
-                found += [(gpu, s) for cell in cells for s in cell.selections]
+                # An untested default is worked out anew, for the very sizes that are asked for.
+                found += [
+                    (gpu, selection)
+                    for cell in cells
+                    for selection in cell.selections
+                    if selection.provenance is not Provenance.DEFAULT
+                ]
         return found
 
     def resolve(self, kernel: str, problem: Problem) -> Resolved:
@@ -156,8 +162,6 @@ class TunedKernels:
         }
 
     def _tier(self, problem: Problem, gpu: str, selection: Selection) -> Tier:
-        if selection.provenance is Provenance.DEFAULT:
-            return Tier.DEFAULT
         if selection.provenance is not Provenance.MEASURED:
             return Tier.PREDICTED
         if gpu != self.arch.name:
