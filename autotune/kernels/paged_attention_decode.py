@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
-from autotune.kernels.dtypes import (
-    ACCUMULATION_ERROR,
-    DTYPE_BYTES,
-    FLOAT_DTYPES,
-    MACHINE_EPSILON,
-    dot_precision,
-    next_power_of_2,
-    torch_dtype,
-)
-from autotune.kernels.paged_cache import (
-    attend,
-    gather_context,
-    make_paged_cache,
-    random_paged_cache,
-)
+from autotune.kernels import paged_attention_decode_problem
+from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
+from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
-from autotune.problem import AxisValue, Problem, exact, nearest
 from autotune.space import Config, Constraint, Knob, SearchSpace
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class DecodeProblem(Problem):
-    """One decode step of `num_seqs` sequences, each over `context_len` cached tokens."""
-
-    kernel: ClassVar[str] = "paged_attention_decode"
-
-    dtype: str = exact("bf16", "dtype of queries, cache and output", FLOAT_DTYPES)
-    head_dim: int = exact(128, "elements per head")
-    group: int = exact(4, "query heads per KV head")
-    block_size: int = exact(16, "tokens per KV page")
-    window: int = exact(0, "sliding window in tokens, 0 for none")
-    softcap: float = exact(0.0, "cap on the logits, 0 for none")
-    num_kv_heads: int = nearest(8, "KV heads on this device")
-    num_seqs: int = nearest(32, "sequences in the batch")
-    context_len: int = nearest(2048, "tokens per sequence")
 
 
 class PagedAttentionDecode:
@@ -64,35 +34,13 @@ class PagedAttentionDecode:
         rows = max(16, next_power_of_2(problem.group))
         knobs = (
             Knob("variant", ("unsplit", "split"), "one pass, or ranges merged by a second kernel"),
-            Knob("tile", (16, 32, 64, 128), "tokens per iteration"),
-            Knob(
-                "lookup",
-                ("scalar", "pages", "gather"),
-                "page ids per tile: one, one per page, one per token",
-                ordered=False,
-            ),
-            Knob("prefetch", (False, True), "load the next tile's page ids one iteration early"),
-            Knob(
-                "tail",
-                ("masked", "split_loop"),
-                "one masked loop, or an unmasked loop and a masked last tile",
-                ordered=False,
-            ),
+            *PAGING_KNOBS,
             Knob("num_warps", (1, 2, 4, 8), "warps per program"),
             Knob("num_stages", (1, 2, 3, 4, 5), "software pipeline depth"),
             Knob("num_splits", (1, 2, 4, 8, 16, 32, 64), "ranges of the context", host=True),
         )
         constraints = (
-            Constraint(
-                "a tile must cover whole pages or lie inside one",
-                ("tile",),
-                lambda tile: block % tile == 0 or tile % block == 0,
-            ),
-            Constraint(
-                "inside one page the lookup is a scalar; over several it cannot be",
-                ("tile", "lookup"),
-                lambda tile, lookup: (lookup == "scalar") == (block >= tile),
-            ),
+            *paging_constraints(block),
             Constraint(
                 "each warp needs eight keys of a tile",
                 ("tile", "num_warps"),
@@ -164,7 +112,7 @@ class PagedAttentionDecode:
         """One program per sequence, KV head and range; then one merge program per head."""
         size = DTYPE_BYTES[problem.dtype]
         tile, splits = config.number("tile"), config.number("num_splits")
-        seen = self._tokens_seen(problem)
+        seen = problem.tokens_seen
         tiles = math.ceil(seen / tile)
         steps = math.ceil(tiles / splits)
         pairs = problem.num_seqs * problem.num_kv_heads
@@ -202,12 +150,12 @@ class PagedAttentionDecode:
     def flops(self, problem: DecodeProblem) -> float:
         """4 · heads · head_dim per token seen."""
         heads = problem.num_kv_heads * problem.group
-        return 4.0 * problem.num_seqs * heads * problem.head_dim * self._tokens_seen(problem)
+        return 4.0 * problem.num_seqs * heads * problem.head_dim * problem.tokens_seen
 
     def min_bytes(self, problem: DecodeProblem) -> float:
         """Keys and values once; queries in, outputs out."""
         size = DTYPE_BYTES[problem.dtype]
-        kv = 2.0 * problem.num_kv_heads * self._tokens_seen(problem)
+        kv = 2.0 * problem.num_kv_heads * problem.tokens_seen
         q_and_out = 2.0 * problem.num_kv_heads * problem.group
         return problem.num_seqs * problem.head_dim * size * (kv + q_and_out)
 
@@ -221,18 +169,7 @@ class PagedAttentionDecode:
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]
     ) -> list[DecodeProblem]:
         """One cell per KV block size."""
-        return [
-            DecodeProblem(
-                dtype=dtype,
-                head_dim=shape.head_dim,
-                group=shape.group,
-                block_size=block_size,
-                window=shape.sliding_window or 0,
-                softcap=shape.softcap or 0.0,
-                num_kv_heads=shape.num_kv_heads,
-            )
-            for block_size in block_sizes
-        ]
+        return cells(DecodeProblem, shape, dtype, block_sizes)
 
     def points(self, cell: DecodeProblem) -> list[DecodeProblem]:
         """Batches of 1 to 128 over contexts of 512 to 32,768 tokens."""
@@ -243,98 +180,20 @@ class PagedAttentionDecode:
         ]
 
     def hard_problems(self) -> list[DecodeProblem]:
-        """Every block size, odd groups and head dims, windows, caps; lengths are made ragged."""
-        fp16 = DecodeProblem(dtype="fp16", num_kv_heads=2, num_seqs=5, context_len=150)
-        fp32 = fp16.at(context_len=83)
-        shapes: list[dict[str, AxisValue]] = [
-            {"group": 1, "head_dim": 64, "block_size": 16},
-            {"group": 4, "head_dim": 80, "block_size": 32},
-            {"group": 5, "head_dim": 96, "block_size": 16},
-            {"group": 7, "head_dim": 128, "block_size": 64},
-            {"group": 8, "head_dim": 128, "block_size": 128},
-            {"group": 4, "head_dim": 256, "block_size": 256},
-            {"group": 4, "head_dim": 64, "block_size": 48},
-            {"group": 2, "head_dim": 64, "block_size": 16, "window": 33},
-            {"group": 4, "head_dim": 128, "block_size": 32, "window": 64, "softcap": 50.0},
-            {"group": 2, "head_dim": 128, "block_size": 16, "softcap": 1.5},
-        ]
-        return [
-            type(base).from_axes(base.exact_axes() | base.nearest_axes() | shape | {"dtype": dtype})
-            for dtype, base in (("fp16", fp16), ("fp32", fp32))
-            for shape in shapes
-        ]
+        """See `paged_attention_decode_problem`."""
+        return paged_attention_decode_problem.hard_problems()
 
     def make_inputs(self, problem: DecodeProblem, seed: int, device: str) -> Inputs:
-        """Ragged contexts: empty, one token, exact pages, and up to `context_len`."""
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        longest = problem.context_len
-        telling = [longest, 0, 1, problem.block_size, min(longest, 2 * problem.block_size + 1)]
-        count = max(0, problem.num_seqs - len(telling))
-        drawn = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
-        context_lens = ([min(n, longest) for n in telling] + drawn)[: problem.num_seqs]
-        cache = make_paged_cache(
-            context_lens,
-            problem.block_size,
-            problem.num_kv_heads,
-            problem.head_dim,
-            problem.dtype,
-            seed,
-            device,
-        )
-        heads = problem.num_kv_heads * problem.group
-        kind = torch_dtype(problem.dtype)
-        q = torch.randn(problem.num_seqs, heads, problem.head_dim, generator=generator).to(kind)
-        return {
-            "out": torch.full_like(q, math.nan).to(device),
-            "q": q.to(device),
-            "k_cache": cache.k,
-            "v_cache": cache.v,
-            "block_tables": cache.block_tables,
-            "context_lens": torch.tensor(context_lens, dtype=torch.int32, device=device),
-            "scale": problem.head_dim**-0.5,
-        }
+        """Ragged and poisoned, see `paged_attention_decode_problem`."""
+        return paged_attention_decode_problem.make_inputs(problem, seed, device)
 
     def bench_inputs(self, problem: DecodeProblem, seed: int, device: str) -> Inputs:
-        """All sequences `context_len` long, pages of their own, shuffled."""
-        import torch
-
-        cache = random_paged_cache(
-            problem.num_seqs,
-            problem.context_len,
-            problem.block_size,
-            problem.num_kv_heads,
-            problem.head_dim,
-            problem.dtype,
-            seed,
-            device,
-        )
-        shape = (problem.num_seqs, problem.num_kv_heads * problem.group, problem.head_dim)
-        q = torch.randn(shape, dtype=torch_dtype(problem.dtype), device=device)
-        lens = torch.full((problem.num_seqs,), problem.context_len, dtype=torch.int32)
-        return {
-            "out": torch.empty_like(q),
-            "q": q,
-            "k_cache": cache.k,
-            "v_cache": cache.v,
-            "block_tables": cache.block_tables,
-            "context_lens": lens.to(device),
-            "scale": problem.head_dim**-0.5,
-        }
+        """All sequences `context_len` long."""
+        return paged_attention_decode_problem.bench_inputs(problem, seed, device)
 
     def reference(self, problem: DecodeProblem, inputs: Inputs) -> torch.Tensor:
         """Sequence by sequence, in fp64: [num_seqs, num_heads, head_dim]."""
-        import torch
-
-        rows = []
-        for seq, length in enumerate(inputs["context_lens"].tolist()):
-            table = inputs["block_tables"][seq]
-            k = gather_context(inputs["k_cache"], table, length)
-            v = gather_context(inputs["v_cache"], table, length)
-            q = inputs["q"][seq : seq + 1]
-            rows.append(attend(q, k, v, inputs["scale"], problem.window, problem.softcap))
-        return torch.cat(rows)
+        return paged_attention_decode_problem.reference(problem, inputs)
 
     def run(self, module: ModuleType, problem: DecodeProblem, inputs: Inputs) -> torch.Tensor:
         """Launch and return `out`."""
@@ -343,15 +202,5 @@ class PagedAttentionDecode:
         return out
 
     def tolerance(self, problem: DecodeProblem) -> Tolerance:
-        """P is rounded to the cache's dtype once, and the output once.
-
-        A soft cap's tanh is right to 2^-24 of the cap, and that error lands on the logits.
-        """
-        epsilon = MACHINE_EPSILON[problem.dtype] + ACCUMULATION_ERROR + problem.softcap * 2.0**-24
-        return Tolerance(relative=2 * epsilon, elementwise=4 * epsilon)
-
-    @staticmethod
-    def _tokens_seen(problem: DecodeProblem) -> int:
-        if problem.window:
-            return min(problem.window, problem.context_len)
-        return problem.context_len
+        """See `paged_attention.tolerance`."""
+        return tolerance(problem)

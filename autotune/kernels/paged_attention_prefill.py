@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
-from autotune.errors import UsageError
+from autotune.kernels import paged_attention_prefill_problem
 from autotune.kernels.attention_layout import AttentionLayout
 from autotune.kernels.causal_walk import CausalWalk, pairs_seen
-from autotune.kernels.dtypes import (
-    ACCUMULATION_ERROR,
-    DTYPE_BYTES,
-    FLOAT_DTYPES,
-    MACHINE_EPSILON,
-    dot_precision,
-    next_power_of_2,
-    torch_dtype,
-)
-from autotune.kernels.paged_cache import attend, gather_context, make_paged_cache
+from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
+from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
+from autotune.kernels.paged_attention_prefill_problem import PrefillProblem
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
-from autotune.problem import AxisValue, Problem, exact, nearest
 from autotune.space import Config, Constraint, Knob, SearchSpace
 
 if TYPE_CHECKING:
     import torch
-
-_PADDING_TOKENS = 3
-_REFERENCE_QUERIES = 128
-
-
-@dataclass(frozen=True)
-class PrefillProblem(Problem):
-    """`num_seqs` sequences of `query_len` new tokens each, the last of `context_len` in the cache.
-
-    A whole prompt has query_len = context_len; a chunk, or a speculative step, has less.
-    """
-
-    kernel: ClassVar[str] = "paged_attention_prefill"
-
-    dtype: str = exact("bf16", "dtype of queries, cache and output", FLOAT_DTYPES)
-    head_dim: int = exact(128, "elements per head")
-    group: int = exact(4, "query heads per KV head")
-    block_size: int = exact(16, "tokens per KV page")
-    window: int = exact(0, "sliding window in tokens, 0 for none")
-    softcap: float = exact(0.0, "cap on the logits, 0 for none")
-    num_kv_heads: int = nearest(8, "KV heads on this device")
-    num_seqs: int = nearest(1, "sequences in the batch")
-    query_len: int = nearest(2048, "new tokens per sequence")
-    context_len: int = nearest(2048, "tokens per sequence in the cache, the new ones included")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.query_len > self.context_len:
-            raise UsageError(
-                f"query_len={self.query_len} exceeds context_len={self.context_len}, which counts"
-                " the new tokens too; raise context_len"
-            )
 
 
 class PagedAttentionPrefill:
@@ -72,24 +30,10 @@ class PagedAttentionPrefill:
 
     def space(self, problem: PrefillProblem, arch: GpuArch) -> SearchSpace:
         """Rows, tile, page lookup, prefetch, loop form, warps, pipeline stages and grid order."""
-        block = problem.block_size
         layout = AttentionLayout(arch, problem.dtype, problem.head_dim)
         knobs = (
             Knob("block_m", (16, 32, 64, 128), "rows per program: query tokens times group"),
-            Knob("tile", (16, 32, 64, 128), "keys per iteration"),
-            Knob(
-                "lookup",
-                ("scalar", "pages", "gather"),
-                "page ids per tile: one, one per page, one per token",
-                ordered=False,
-            ),
-            Knob("prefetch", (False, True), "load the next tile's page ids one iteration early"),
-            Knob(
-                "tail",
-                ("masked", "split_loop"),
-                "one masked loop, or an unmasked loop and a masked one at the diagonal",
-                ordered=False,
-            ),
+            *PAGING_KNOBS,
             Knob("value_parts", (1, 2, 4, 8), "slices of the head dim, an accumulator each"),
             Knob("num_warps", (2, 4, 8), "warps per program"),
             Knob("num_stages", (1, 2, 3, 4), "software pipeline depth"),
@@ -107,16 +51,7 @@ class PagedAttentionPrefill:
                 ("block_m",),
                 lambda rows: rows >= problem.group,
             ),
-            Constraint(
-                "a tile must cover whole pages or lie inside one",
-                ("tile",),
-                lambda tile: block % tile == 0 or tile % block == 0,
-            ),
-            Constraint(
-                "inside one page the lookup is a scalar; over several it cannot be",
-                ("tile", "lookup"),
-                lambda tile, lookup: (lookup == "scalar") == (block >= tile),
-            ),
+            *paging_constraints(problem.block_size),
             Constraint(
                 "warps beyond one per 16 rows repeat rows, or have fewer than 8 keys each",
                 ("block_m", "tile", "num_warps"),
@@ -228,18 +163,7 @@ class PagedAttentionPrefill:
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]
     ) -> list[PrefillProblem]:
         """One cell per KV block size."""
-        return [
-            PrefillProblem(
-                dtype=dtype,
-                head_dim=shape.head_dim,
-                group=shape.group,
-                block_size=block_size,
-                window=shape.sliding_window or 0,
-                softcap=shape.softcap or 0.0,
-                num_kv_heads=shape.num_kv_heads,
-            )
-            for block_size in block_sizes
-        ]
+        return cells(PrefillProblem, shape, dtype, block_sizes)
 
     def points(self, cell: PrefillProblem) -> list[PrefillProblem]:
         """Whole prompts, a chunk on a long context, and many short pieces as in a mixed batch."""
@@ -258,94 +182,20 @@ class PagedAttentionPrefill:
         ]
 
     def hard_problems(self) -> list[PrefillProblem]:
-        """Every block size, odd groups and head dims, windows, caps; lengths are made ragged."""
-        sizes: dict[str, AxisValue] = {
-            "num_kv_heads": 2,
-            "num_seqs": 6,
-            "query_len": 11,
-            "context_len": 75,
-        }
-        shapes: list[dict[str, AxisValue]] = [
-            {"group": 1, "head_dim": 64, "block_size": 16},
-            {"group": 4, "head_dim": 80, "block_size": 32},
-            {"group": 5, "head_dim": 96, "block_size": 16},
-            {"group": 7, "head_dim": 128, "block_size": 64},
-            {"group": 8, "head_dim": 128, "block_size": 128},
-            {"group": 4, "head_dim": 256, "block_size": 16, "query_len": 7},
-            {"group": 4, "head_dim": 64, "block_size": 48},
-            {"group": 4, "head_dim": 128, "block_size": 16, "query_len": 40, "context_len": 41},
-            {"group": 2, "head_dim": 64, "block_size": 16, "window": 33},
-            {"group": 4, "head_dim": 128, "block_size": 32, "window": 16, "softcap": 50.0},
-            {"group": 2, "head_dim": 128, "block_size": 16, "softcap": 1.5, "window": 1},
-        ]
-        return [
-            PrefillProblem.from_axes(sizes | shape | {"dtype": dtype})
-            for dtype, chosen in (("fp16", shapes), ("fp32", shapes[1::2]))
-            for shape in chosen
-        ]
+        """See `paged_attention_prefill_problem`."""
+        return paged_attention_prefill_problem.hard_problems()
 
     def make_inputs(self, problem: PrefillProblem, seed: int, device: str) -> Inputs:
-        """Ragged queries and contexts: none, one, whole prompts, chunks; and padding at the end.
+        """Ragged and poisoned, see `paged_attention_prefill_problem`."""
+        return paged_attention_prefill_problem.make_inputs(problem, seed, device)
 
-        Queries are a slice of a packed qkv tensor, as in an engine; the rest of it, and the rows
-        past the last sequence, are NaN. Output rows past the last sequence are one, to stay so.
-        """
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        query_lens, context_lens = _ragged_lens(problem, generator)
-        cache = make_paged_cache(
-            context_lens,
-            problem.block_size,
-            problem.num_kv_heads,
-            problem.head_dim,
-            problem.dtype,
-            seed,
-            device,
-        )
-        heads = problem.num_kv_heads * problem.group
-        kind = torch_dtype(problem.dtype)
-        live = sum(query_lens)
-        shape = (live + _PADDING_TOKENS, heads + 2 * problem.num_kv_heads, problem.head_dim)
-        qkv = torch.full(shape, math.nan)
-        qkv[:live, :heads] = torch.randn(live, heads, problem.head_dim, generator=generator)
-        out = torch.full((shape[0], heads, problem.head_dim), math.nan, dtype=kind)
-        out[live:] = 1.0
-        starts = torch.tensor([0, *query_lens]).cumsum(0)
-        return {
-            "out": out.to(device),
-            "q": qkv.to(kind).to(device)[:, :heads],
-            "k_cache": cache.k,
-            "v_cache": cache.v,
-            "block_tables": cache.block_tables,
-            "cu_query_lens": starts.to(torch.int32).to(device),
-            "context_lens": torch.tensor(context_lens, dtype=torch.int32, device=device),
-            "scale": problem.head_dim**-0.5,
-        }
+    def bench_inputs(self, problem: PrefillProblem, seed: int, device: str) -> Inputs:
+        """All sequences at full lengths."""
+        return paged_attention_prefill_problem.bench_inputs(problem, seed, device)
 
     def reference(self, problem: PrefillProblem, inputs: Inputs) -> torch.Tensor:
-        """Sequence by sequence and a few queries at a time, in fp64: shaped as `out`."""
-        import torch
-
-        q = inputs["q"]
-        answer = torch.ones(q.shape, dtype=torch.float64, device=q.device)
-        starts = inputs["cu_query_lens"].tolist()
-        for seq, length in enumerate(inputs["context_lens"].tolist()):
-            table = inputs["block_tables"][seq]
-            k = gather_context(inputs["k_cache"], table, length)
-            v = gather_context(inputs["v_cache"], table, length)
-            for start in range(starts[seq], starts[seq + 1], _REFERENCE_QUERIES):
-                stop = min(start + _REFERENCE_QUERIES, starts[seq + 1])
-                seen = max(0, length - (starts[seq + 1] - stop))
-                answer[start:stop] = attend(
-                    q[start:stop],
-                    k[:seen],
-                    v[:seen],
-                    inputs["scale"],
-                    problem.window,
-                    problem.softcap,
-                )
-        return answer
+        """Sequence by sequence, in fp64: shaped as `out`."""
+        return paged_attention_prefill_problem.reference(problem, inputs)
 
     def run(self, module: ModuleType, problem: PrefillProblem, inputs: Inputs) -> torch.Tensor:
         """Launch and return `out`."""
@@ -354,33 +204,5 @@ class PagedAttentionPrefill:
         return out
 
     def tolerance(self, problem: PrefillProblem) -> Tolerance:
-        """P is rounded to the cache's dtype once, and the output once.
-
-        A soft cap's tanh is right to 2^-24 of the cap, and that error lands on the logits.
-        """
-        epsilon = MACHINE_EPSILON[problem.dtype] + ACCUMULATION_ERROR + problem.softcap * 2.0**-24
-        return Tolerance(relative=2 * epsilon, elementwise=4 * epsilon)
-
-
-def _ragged_lens(
-    problem: PrefillProblem, generator: torch.Generator
-) -> tuple[list[int], list[int]]:
-    """Query and context lengths of each sequence; the first is the full size."""
-    import torch
-
-    n, longest = problem.query_len, problem.context_len
-    telling = [
-        (n, longest),
-        (0, longest),
-        (1, 0),  # padding of a captured batch: a query without a context
-        (n, n),
-        (1, longest - longest // 3),
-        (min(n, problem.block_size), min(longest, 2 * problem.block_size)),
-    ]
-    drawn = torch.randint(0, n + 1, (problem.num_seqs,), generator=generator).tolist()
-    pairs = telling + [
-        (length, int(torch.randint(length, longest + 1, (), generator=generator)))
-        for length in drawn[len(telling) :]
-    ]
-    query_lens, context_lens = zip(*pairs[: problem.num_seqs], strict=True)
-    return list(query_lens), list(context_lens)
+        """See `paged_attention.tolerance`."""
+        return tolerance(problem)
