@@ -1,1 +1,4 @@
-"""A small serving engine on tuned kernels; it sees `autotune` only through its registry and GPU facts."""
+"""A small serving engine on tuned kernels.
+
+It sees `autotune` only through its registry and its GPU facts.
+"""

@@ -7,13 +7,25 @@
     - PromptTooLongError             the prompt leaves no room for one output token
     - NeverFitsError                 its KV cache would not fit in an empty pool
     - QueueFullError                 too many requests wait already; the only one worth retrying
+  x ModelError                     the model that was named cannot be served
+    - ModelFolderError               no such folder, or a file of it is missing or unreadable
+    - UnknownArchitectureError       no model family has this name; lists those that exist
+    - ConfigFieldError               a field of config.json is missing, wrong or not supported
+    - CheckpointError                weights are missing, damaged, or in a format that is refused
+    - WeightError                    a tensor is missing, left over, or of another shape
+    - TokenizerError                 text is asked for, and the folder has no tokenizer
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class EngineError(Exception):
-    """Base of every error that the engine raises on purpose."""
+    """Base of every error that the engine raises on purpose; each is the caller's to mend."""
+
+    exit_code = 2
 
 
 class InvalidParameterError(EngineError):
@@ -65,3 +77,45 @@ class QueueFullError(RequestRefusedError):
         super().__init__(
             f"{max_queue_len} requests are waiting, which is max_queue_len: try again later"
         )
+
+
+class ModelError(EngineError):
+    """The model that was named cannot be served."""
+
+
+class ModelFolderError(ModelError):
+    """There is no such folder, or one of its files is missing or cannot be read."""
+
+
+class UnknownArchitectureError(ModelError):
+    """No model family has this name."""
+
+    def __init__(self, where: str, name: str, choices: Iterable[str]) -> None:
+        names = sorted(choices)
+        near = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(
+            f"{where}: unknown architecture {name!r}.{hint} Supported: {', '.join(names)}"
+        )
+        self.name = name
+        self.choices = tuple(names)
+
+
+class ConfigFieldError(ModelError):
+    """A field of a model's config.json is missing, wrong or asks for what is not supported."""
+
+    def __init__(self, where: str, field: str, problem: str) -> None:
+        super().__init__(f"{where}: field {field!r} {problem}")
+        self.field = field
+
+
+class CheckpointError(ModelError):
+    """The weights are missing, damaged, or in a format that is refused."""
+
+
+class WeightError(ModelError):
+    """A tensor of the checkpoint is missing, left over, or of another shape."""
+
+
+class TokenizerError(ModelError):
+    """Text is asked for, and the model's folder has no tokenizer that can be read."""

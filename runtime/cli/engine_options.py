@@ -1,0 +1,50 @@
+"""Command-line options that every command with an engine shares; defaults are EngineConfig's."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from runtime.config import DTYPE_NAMES, EngineConfig
+
+_GIB = 1 << 30
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare MODEL and the engine's options."""
+    default = {field.name: field.default for field in fields(EngineConfig)}
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
+    group = parser.add_argument_group("engine")
+    group.add_argument("--dtype", choices=DTYPE_NAMES, default=default["dtype"])
+    group.add_argument("--block-size", type=int, help="tokens per KV block")
+    group.add_argument("--num-blocks", type=int, help="KV blocks, in place of --kv-cache-gib")
+    group.add_argument(
+        "--kv-cache-gib", type=float, help="most that the KV cache may take (default 1)"
+    )
+    group.add_argument("--swap-gib", type=float, help="host memory for preempted sequences")
+    for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "seed"):
+        group.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
+    group.add_argument("--no-prefix-caching", action="store_true")
+
+
+def engine_config(options: argparse.Namespace) -> EngineConfig:
+    """Make the engine's configuration of the parsed options."""
+    sizes: dict[str, Any] = {}
+    if options.kv_cache_gib is not None:
+        sizes["kv_cache_bytes"] = int(options.kv_cache_gib * _GIB)
+    if options.swap_gib is not None:
+        sizes["swap_bytes"] = int(options.swap_gib * _GIB)
+    return EngineConfig(
+        options.model,
+        dtype=options.dtype,
+        block_size=options.block_size,
+        num_blocks=options.num_blocks,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_model_len=options.max_model_len,
+        seed=options.seed,
+        enable_prefix_caching=not options.no_prefix_caching,
+        **sizes,
+    )

@@ -1,0 +1,63 @@
+"""How an engine is set up: every default stands here, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import InvalidParameterError
+from runtime.preemption import PreemptionMode
+from runtime.scheduler_config import SchedulingPolicy
+
+DTYPE_NAMES = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Names follow vLLM's engine arguments. Raises InvalidParameterError, naming the field."""
+
+    model: Path
+    """Folder with config.json and safetensors files."""
+    dtype: str = "auto"
+    """Of weights, activations and KV cache; auto takes the checkpoint's."""
+    device: str = "cpu"
+    ops: str = "torch"
+    """Operation set that the model runs on."""
+    block_size: int | None = None
+    """Tokens per KV block; None for the operation set's choice."""
+    kv_cache_bytes: int = 1 << 30
+    """Most that the KV cache may take; less where all seats together cannot use it."""
+    num_blocks: int | None = None
+    """KV blocks, block 0 included, in place of `kv_cache_bytes`."""
+    swap_bytes: int = 0
+    """Host memory for the KV blocks of preempted sequences."""
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    max_model_len: int | None = None
+    """Most tokens of a sequence; None for the model's. A LongRoPE model uses its frequencies for
+    short contexts if this is within its original context, else those for long ones."""
+    max_queue_len: int = 4096
+    policy: SchedulingPolicy = SchedulingPolicy.FCFS
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int | None = None
+    preemption_mode: PreemptionMode | None = None
+    enable_forecast: bool = True
+    """Hold requests back while those that run are expected to need the blocks."""
+    seed: int = 0
+    """For requests that bring none."""
+    skip_tokenizer: bool = False
+    """Take and give token ids only."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", Path(self.model))
+        if self.dtype not in DTYPE_NAMES:
+            raise InvalidParameterError("dtype", self.dtype, f"one of {', '.join(DTYPE_NAMES)}")
+        for field in ("block_size", "kv_cache_bytes", "max_model_len"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise InvalidParameterError(field, value, "at least 1")
+        if self.num_blocks is not None and self.num_blocks < 2:
+            raise InvalidParameterError("num_blocks", self.num_blocks, "at least 2")
+        if self.swap_bytes < 0:
+            raise InvalidParameterError("swap_bytes", self.swap_bytes, "at least 0")

@@ -1,0 +1,156 @@
+"""The engine: requests in, a step at a time, outputs out. It owns no policy and no arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
+import torch
+
+from runtime.config import EngineConfig
+from runtime.errors import InvalidParameterError
+from runtime.kv_cache import KVCache
+from runtime.loader import DTYPES, load_model, make_ops
+from runtime.memory import plan_memory
+from runtime.model_config import load_model_config
+from runtime.model_runner import ModelRunner
+from runtime.outputs import RequestOutput
+from runtime.request_state import RequestState
+from runtime.sampler import Sampler
+from runtime.sampling_params import SamplingParams
+from runtime.scheduler import Scheduler
+from runtime.sequence import FinishReason, Request
+from runtime.tokenizer import Tokenizer
+
+
+class LLMEngine:
+    """Serves requests by continuous batching; for one thread.
+
+    engine.add_request("a", "Once upon a time", SamplingParams(max_tokens=20))
+    while engine.has_unfinished:
+        for output in engine.step():
+            ...
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        """Load the model and allocate the KV cache.
+
+        Raises:
+            ModelError: the model's folder cannot be served.
+            InvalidParameterError: a limit is off.
+        """
+        self.config = config
+        self.model_config = model = load_model_config(config.model)
+        device = torch.device(config.device)
+        dtype = DTYPES[model.dtype if config.dtype == "auto" else config.dtype]
+        ops = make_ops(config.ops)
+        block_size = config.block_size or ops.default_block_size
+        limits = plan_memory(config, model, block_size, dtype.itemsize)
+        self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)
+        self.scheduler = Scheduler(limits)
+        decoder = load_model(config.model, model, ops, dtype, device, limits.max_model_len)
+        cache = KVCache(
+            model.num_layers,
+            limits.num_blocks,
+            limits.num_host_blocks,
+            block_size,
+            model.num_kv_heads,
+            model.head_dim,
+            dtype,
+            device,
+        )
+        self.runner = ModelRunner(decoder, cache, Sampler(config.seed), device)
+        self._states: dict[str, RequestState] = {}
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether any request has not ended."""
+        return self.scheduler.has_unfinished
+
+    def add_request(
+        self,
+        request_id: str,
+        prompt: str | Tokens[int],
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        cache_salt: str | None = None,
+    ) -> None:
+        """Queue a request.
+
+        Args:
+            request_id: a name that no live request has.
+            prompt: text, or token ids.
+            params: how to sample; the defaults if None.
+            priority: smaller is sooner, under the priority policy.
+            cache_salt: share cached prefixes only with requests of this salt.
+
+        Raises:
+            InvalidParameterError: a token id is outside of the vocabulary, or text is given or
+                needed without a tokenizer.
+            RequestRefusedError: this engine cannot take it, or not now.
+        """
+        params = SamplingParams() if params is None else params
+        self._check(params)
+        text = prompt if isinstance(prompt, str) else None
+        token_ids = self._encode(prompt) if isinstance(prompt, str) else list(prompt)
+        request = Request(
+            request_id,
+            tuple(token_ids),
+            params,
+            eos_token_ids=self.model_config.eos_token_ids,
+            priority=priority,
+            cache_salt=cache_salt,
+        )
+        self._check_vocabulary("prompt_token_ids", max(token_ids))
+        sequence = self.scheduler.add_request(request)
+        self._states[request_id] = RequestState(request, sequence, text, self.tokenizer)
+
+    def step(self) -> list[RequestOutput]:
+        """Compute one step; returns the requests that it brought forward, each once."""
+        batch = self.scheduler.schedule()
+        if batch.is_empty:
+            return []
+        output = self.runner.run(batch)
+        sampled = output.sampled
+        self.scheduler.finish_step(batch, sampled.token_ids)
+        for scores in output.prompt_logprobs:
+            self._states[scores.sequence.request.request_id].take_prompt_logprobs(scores)
+        changed: dict[str, RequestState] = {}
+        rows = zip(batch.samples, sampled.token_ids, sampled.logprobs, strict=True)
+        for sequence, token_id, logprobs in rows:
+            state = self._states[sequence.request.request_id]
+            changed[sequence.request.request_id] = state
+            has_stopped = state.take(sequence, token_id, logprobs)
+            if has_stopped and not sequence.is_finished:
+                self.scheduler.finish_sequence(sequence, FinishReason.STOP)
+        outputs = [state.output() for state in changed.values()]
+        for done in outputs:
+            if done.finished:
+                del self._states[done.request_id]
+        return outputs
+
+    def abort(self, request_id: str) -> RequestOutput | None:
+        """End a request now; returns what it has so far, None if it is not live."""
+        state = self._states.pop(request_id, None)
+        if state is None:
+            return None
+        self.scheduler.abort(request_id)
+        return state.output(finished=True)
+
+    def _encode(self, prompt: str) -> list[int]:
+        if self.tokenizer is None:
+            raise InvalidParameterError("prompt", prompt, "token ids, as there is no tokenizer")
+        return self.tokenizer.encode(prompt)
+
+    def _check(self, params: SamplingParams) -> None:
+        if params.stop and self.tokenizer is None:
+            raise InvalidParameterError("stop", params.stop, "empty, as there is no tokenizer")
+        if params.stop_token_ids:
+            self._check_vocabulary("stop_token_ids", max(params.stop_token_ids))
+        if params.logit_bias:
+            self._check_vocabulary("logit_bias", max(params.logit_bias))
+
+    def _check_vocabulary(self, field: str, token_id: int) -> None:
+        size = self.model_config.vocab_size
+        if token_id >= size:
+            raise InvalidParameterError(field, token_id, f"below the vocabulary's size, {size}")

@@ -1,0 +1,55 @@
+"""From a model folder to a model in memory."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime.checkpoint import Checkpoint
+from runtime.errors import InvalidParameterError
+from runtime.model_config import ModelConfig
+from runtime.models import FAMILIES
+from runtime.ops import OPERATION_SETS
+from runtime.ops.base import OperationSet
+from runtime.weights import Weights
+
+DTYPES: dict[str, Any] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""torch's types by our names."""
+
+
+def load_model(
+    folder: Path,
+    config: ModelConfig,
+    ops: OperationSet,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_len: int,
+) -> Any:
+    """Read the checkpoint into the family's model, converted to `dtype`; returns its Decoder.
+
+    Raises:
+        CheckpointError, WeightError: the weights are not there, or not those of this config.
+    """
+    family = importlib.import_module(FAMILIES[config.architecture].module)
+    with Checkpoint(folder) as checkpoint:
+        return family.build(config, Weights(checkpoint, dtype, device), ops, max_len)
+
+
+def make_ops(name: str) -> OperationSet:
+    """Import an operation set.
+
+    Raises:
+        InvalidParameterError: there is none of this name; lists those that exist.
+    """
+    if name not in OPERATION_SETS:
+        raise InvalidParameterError("ops", name, f"one of {', '.join(OPERATION_SETS)}")
+    module, _, attribute = OPERATION_SETS[name].partition(":")
+    ops: OperationSet = getattr(importlib.import_module(module), attribute)()
+    return ops

@@ -1,0 +1,61 @@
+"""How many KV blocks an engine gets, and the scheduler's limits that follow."""
+
+from __future__ import annotations
+
+from runtime.config import EngineConfig
+from runtime.errors import InvalidParameterError
+from runtime.model_config import ModelConfig
+from runtime.scheduler_config import SchedulerConfig
+
+
+def plan_memory(
+    config: EngineConfig, model: ModelConfig, block_size: int, element_bytes: int
+) -> SchedulerConfig:
+    """Settle block counts and lengths.
+
+    Args:
+        config: of the engine.
+        model: of the model.
+        block_size: tokens per block.
+        element_bytes: of one number in the KV cache.
+
+    Raises:
+        InvalidParameterError: the limits contradict each other, or `kv_cache_bytes` is too small.
+    """
+    max_len = config.max_model_len or model.max_position
+    if max_len > model.max_position:
+        raise InvalidParameterError(
+            "max_model_len", max_len, f"at most {model.max_position}, the model's context"
+        )
+    bytes_per_block = (
+        model.num_layers * 2 * block_size * model.num_kv_heads * model.head_dim * element_bytes
+    )
+    num_blocks = config.num_blocks
+    if num_blocks is None:
+        useful = 1 + config.max_num_seqs * -(-max_len // block_size)
+        num_blocks = min(useful, config.kv_cache_bytes // bytes_per_block)
+        if num_blocks < 2:
+            raise InvalidParameterError(
+                "kv_cache_bytes",
+                config.kv_cache_bytes,
+                f"at least {2 * bytes_per_block}, two blocks",
+            )
+    batched = config.max_num_batched_tokens
+    if not config.enable_chunked_prefill:
+        batched = max(batched, max_len)
+    return SchedulerConfig(
+        block_size=block_size,
+        num_blocks=num_blocks,
+        num_host_blocks=config.swap_bytes // bytes_per_block,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=batched,
+        max_model_len=max_len,
+        max_queue_len=config.max_queue_len,
+        policy=config.policy,
+        enable_prefix_caching=config.enable_prefix_caching,
+        enable_chunked_prefill=config.enable_chunked_prefill,
+        long_prefill_token_threshold=config.long_prefill_token_threshold,
+        preemption_mode=config.preemption_mode,
+        enable_forecast=config.enable_forecast,
+        max_steps_in_flight=1,
+    )

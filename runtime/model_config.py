@@ -1,0 +1,185 @@
+"""A model's sizes and switches, read from Hugging Face's config.json here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.config_fields import ConfigFields, read_json_object
+from runtime.errors import ModelFolderError, UnknownArchitectureError
+from runtime.models import FAMILIES
+from runtime.rope_config import RopeConfig, read_rope_config
+
+_ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
+_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_SLIDING = "sliding_attention"
+_FULL = "full_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What the engine needs to know of a decoder-only model, weights excepted."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_position: int
+    """Most tokens of prompt and output together."""
+    norm_eps: float
+    activation: str
+    """Of the gated MLP: "silu", "gelu" or "gelu_tanh"."""
+    rope: RopeConfig
+    windows: tuple[int | None, ...]
+    """Per layer: tokens that it looks back on, the newest included; None for all."""
+    attention_scale: float
+    attention_softcap: float | None
+    """Scores s become cap * tanh(s / cap) before the softmax."""
+    logit_softcap: float | None
+    attention_bias: bool
+    mlp_bias: bool
+    tie_word_embeddings: bool
+    dtype: str
+    """Of the checkpoint: "fp32", "bf16" or "fp16"."""
+    eos_token_ids: frozenset[int]
+
+    @classmethod
+    def from_hf(cls, values: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
+        """Read the object in a config.json.
+
+        Args:
+            values: its fields.
+            where: how errors name it.
+
+        Raises:
+            UnknownArchitectureError: no family has its architecture.
+            ConfigFieldError: a field is missing, wrong or asks for what is not supported.
+        """
+        names = values.get("architectures")
+        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+            raise ConfigFields(values, where).error("architectures", "is missing")
+        architecture = names[0]
+        if architecture not in FAMILIES:
+            raise UnknownArchitectureError(where, architecture, FAMILIES)
+        # A null is "none" even where the family's default is a value: it hides the default.
+        fields = ConfigFields({**FAMILIES[architecture].defaults, **values}, where)
+        if fields.nested("quantization_config") is not None:
+            raise fields.error("quantization_config", "is set: quantised weights are not supported")
+        num_heads = fields.count("num_attention_heads")
+        num_kv_heads = fields.count("num_key_value_heads", num_heads)
+        if num_heads % num_kv_heads:
+            raise fields.error(
+                "num_key_value_heads", f"is {num_kv_heads}, not a part of {num_heads}"
+            )
+        hidden_size = fields.count("hidden_size")
+        head_dim = fields.optional_count("head_dim")
+        if head_dim is None:
+            if hidden_size % num_heads:
+                raise fields.error("head_dim", "is missing, and hidden_size does not give it")
+            head_dim = hidden_size // num_heads
+        num_layers = fields.count("num_hidden_layers")
+        max_position = fields.count("max_position_embeddings")
+        query_scalar = fields.number("query_pre_attn_scalar", float(head_dim))
+        return cls(
+            architecture=architecture,
+            vocab_size=fields.count("vocab_size"),
+            hidden_size=hidden_size,
+            intermediate_size=fields.count("intermediate_size"),
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            max_position=max_position,
+            norm_eps=fields.number("rms_norm_eps"),
+            activation=_activation(fields),
+            rope=read_rope_config(fields, head_dim, max_position),
+            windows=_windows(fields, num_layers),
+            attention_scale=query_scalar**-0.5,
+            attention_softcap=fields.optional_number("attn_logit_softcapping"),
+            logit_softcap=fields.optional_number("final_logit_softcapping"),
+            attention_bias=fields.flag("attention_bias"),
+            mlp_bias=fields.flag("mlp_bias"),
+            tie_word_embeddings=fields.flag("tie_word_embeddings"),
+            dtype=_dtype(fields),
+            eos_token_ids=fields.token_ids("eos_token_id"),
+        )
+
+
+def load_model_config(folder: Path) -> ModelConfig:
+    """Read a model folder's config.json, and its generation_config.json for the end tokens.
+
+    Raises:
+        ModelFolderError: there is no such folder, or it has no config.json.
+        ModelError: as `ModelConfig.from_hf`.
+    """
+    if not folder.is_dir():
+        raise ModelFolderError(
+            f"{folder}: no such folder; give a local folder with config.json and safetensors files"
+        )
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelFolderError(f"{folder}: no config.json in this folder{_gguf_hint(folder)}")
+    values = read_json_object(path)
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        eos = read_json_object(generation).get("eos_token_id")
+        if eos is not None:
+            values = {**values, "eos_token_id": eos}
+    return ModelConfig.from_hf(values, str(path))
+
+
+def _gguf_hint(folder: Path) -> str:
+    found = sorted(folder.glob("*.gguf"))
+    return f"; {found[0].name} is GGUF, which is not supported: use safetensors" if found else ""
+
+
+def _activation(fields: ConfigFields) -> str:
+    # Gemma's configs carry both names and mean hidden_activation.
+    has_own = fields.values.get("hidden_activation") is not None
+    field = "hidden_activation" if has_own else "hidden_act"
+    name = fields.text(field, "silu")
+    if name not in _ACTIVATIONS:
+        raise fields.error(field, f"is {name!r}; supported are {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _dtype(fields: ConfigFields) -> str:
+    field = "dtype" if "dtype" in fields.values else "torch_dtype"
+    name = fields.text(field, "float32")
+    if name not in _DTYPES:
+        raise fields.error(field, f"is {name!r}; supported are {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _windows(fields: ConfigFields, num_layers: int) -> tuple[int | None, ...]:
+    """Window of each layer: by `layer_types`, else by `max_window_layers`, else on all."""
+    window = fields.optional_count("sliding_window")
+    if window is None or not fields.flag("use_sliding_window", default=True):
+        return (None,) * num_layers
+    types = fields.values.get("layer_types")
+    if types is None:
+        first, every = 0, fields.count("window_every", 1)  # a family's default, in no config.json
+        if "use_sliding_window" in fields.values:
+            first = fields.count("max_window_layers", num_layers)
+        return tuple(
+            window if index >= first and (index - first) % every == 0 else None
+            for index in range(num_layers)
+        )
+    if not isinstance(types, list) or len(types) != num_layers:
+        raise fields.error("layer_types", f"must be a list of {num_layers} names")
+    for name in types:
+        if name not in (_SLIDING, _FULL):
+            raise fields.error("layer_types", f"has {name!r}; supported are {_SLIDING}, {_FULL}")
+    return tuple(window if name == _SLIDING else None for name in types)

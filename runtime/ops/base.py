@@ -1,0 +1,84 @@
+"""What a model asks of an operation set: the protocol between layers and kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from runtime.kv_cache import LayerKV
+from runtime.model_input import ModelInput
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """What is fixed about one layer's attention."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None = None
+    """Tokens that a token looks back on, itself included; None for all."""
+    softcap: float | None = None
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a KV head."""
+        return self.num_heads // self.num_kv_heads
+
+
+class Linear(Protocol):
+    """A linear layer with its weights prepared: [num_tokens, k] -> [num_tokens, n]."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply."""
+        ...
+
+
+class OperationSet(Protocol):
+    """Operations that models are made of; each set runs on one kind of device."""
+
+    name: str
+    default_block_size: int
+    """Tokens per KV block where the caller has no wish."""
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        """Prepare x W^T + b; weight [n, k], bias [n]. The set owns both from here on."""
+        ...
+
+    def gated_linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
+    ) -> Linear:
+        """Prepare activation(gate) * up, where x W^T + b is [gate, up]; weight [2 n, k]."""
+        ...
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """Norm of the last dimension; the product with `weight` is taken in its type."""
+        ...
+
+    def add_rms_norm(
+        self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Norm of x + residual, and that sum."""
+        ...
+
+    def plan(self, step: ModelInput, rope_table: torch.Tensor, block_size: int) -> Any:
+        """Prepare what all layers share in one step; only this set looks into it."""
+        ...
+
+    def rotate_and_write(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: Any
+    ) -> torch.Tensor:
+        """Rotate queries and keys, write keys and values to their slots; returns the queries.
+
+        query is [num_tokens, num_heads, head_dim], key and value have num_kv_heads.
+        """
+        ...
+
+    def attention(
+        self, query: torch.Tensor, kv: LayerKV, plan: Any, spec: AttentionSpec
+    ) -> torch.Tensor:
+        """Attend to each sequence's blocks, causally: [num_tokens, num_heads * head_dim]."""
+        ...

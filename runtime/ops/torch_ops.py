@@ -1,0 +1,94 @@
+"""Operations in plain PyTorch, for CPUs; every kernel is also checked against these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+
+from runtime.kv_cache import LayerKV
+from runtime.model_input import ModelInput
+from runtime.ops.base import AttentionSpec, Linear
+from runtime.ops.torch_attention import AttentionPlan, attend
+
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+
+
+class TorchOps:
+    """Reads the KV blocks by gathering them, or in place where they lie side by side."""
+
+    name = "torch"
+    default_block_size = 32
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        """Prepare x W^T + b."""
+        return partial(F.linear, weight=weight, bias=bias)
+
+    def gated_linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
+    ) -> Linear:
+        """Prepare activation(gate) * up."""
+        activate = _ACTIVATIONS[activation]
+        linear = self.linear(weight, bias)
+
+        def call(x: torch.Tensor) -> torch.Tensor:
+            gate, up = linear(x).chunk(2, dim=-1)
+            return activate(gate) * up
+
+        return call
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """Norm of the last dimension, in float32."""
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        return (normed.to(weight.dtype) * weight).to(x.dtype)
+
+    def add_rms_norm(
+        self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Norm of x + residual, and that sum."""
+        total = x + residual
+        return self.rms_norm(total, weight, eps), total
+
+    def plan(self, step: ModelInput, rope_table: torch.Tensor, block_size: int) -> AttentionPlan:
+        """Look up the angles, and where each sequence's keys are."""
+        return AttentionPlan(step, rope_table[step.positions], block_size)
+
+    def rotate_and_write(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        kv: LayerKV,
+        plan: AttentionPlan,
+    ) -> torch.Tensor:
+        """Rotate queries and keys, write keys and values to their slots."""
+        slots = plan.step.slot_mapping
+        kv.key.flatten(0, 1).index_copy_(0, slots, _rotate(key, plan.angles))
+        kv.value.flatten(0, 1).index_copy_(0, slots, value)
+        return _rotate(query, plan.angles)
+
+    def attention(
+        self, query: torch.Tensor, kv: LayerKV, plan: AttentionPlan, spec: AttentionSpec
+    ) -> torch.Tensor:
+        """Attend sequence by sequence."""
+        return attend(query, kv, plan, spec)
+
+
+def _rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Rotate pairs (i, i + rotary_dim / 2) of the leading dimensions of each head.
+
+    Args:
+        x: [num_tokens, num_heads, head_dim].
+        angles: [num_tokens, 2, rotary_dim / 2], cosines and sines.
+    """
+    half = angles.shape[-1]
+    cos, sin = angles[:, 0, None], angles[:, 1, None]  # [num_tokens, 1, rotary_dim / 2]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)

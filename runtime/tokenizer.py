@@ -1,0 +1,53 @@
+"""A model's tokenizer, from local files only; the rest of the engine sees ids and text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import TokenizerError
+
+
+class Tokenizer:
+    """Wraps a Hugging Face tokenizer."""
+
+    def __init__(self, hf_tokenizer: Any) -> None:
+        self.hf_tokenizer = hf_tokenizer
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read the tokenizer of a model folder; runs no code from it.
+
+        Raises:
+            TokenizerError: there is none, or it cannot be read.
+        """
+        from transformers import AutoTokenizer
+
+        names = ("tokenizer.json", "tokenizer.model", "vocab.json")
+        if not any((folder / name).is_file() for name in names):
+            raise TokenizerError(
+                f"{folder}: no tokenizer in this folder ({', '.join(names)}); add it, or give "
+                "prompts as token ids and skip the tokenizer"
+            )
+        try:
+            found = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise TokenizerError(f"{folder}: the tokenizer cannot be read: {error}") from error
+        return cls(found)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a prompt, with the special tokens that the model expects around it."""
+        ids: list[int] = self.hf_tokenizer(text)["input_ids"]
+        return ids
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """Text of tokens, spaces as they are."""
+        text: str = self.hf_tokenizer.decode(
+            list(token_ids),
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=False,
+        )
+        return text

@@ -1,0 +1,51 @@
+"""Models saved once per test run, with what Hugging Face generates from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import hf_greedy, make_prompts, save_model
+
+NUM_TOKENS = 24
+PROMPT_LENGTHS = (3, 37, 18, 70, 1)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A checkpoint, prompts, and their greedy continuations by Hugging Face in fp32."""
+
+    folder: Path
+    model: Any
+    prompts: list[list[int]]
+    outputs: list[list[int]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads() -> Iterator[None]:
+    """Tiny matrices gain nothing from threads, and test processes share the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
+    """Reference of a case of `tiny_models.CONFIGS`, made when it is first asked for."""
+    made: dict[str, Reference] = {}
+
+    def get(name: str) -> Reference:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(f"model-{name}")
+            model = save_model(name, folder)
+            prompts = make_prompts(PROMPT_LENGTHS)
+            outputs = [hf_greedy(model, prompt, NUM_TOKENS) for prompt in prompts]
+            made[name] = Reference(folder, model, prompts, outputs)
+        return made[name]
+
+    return get

@@ -1,0 +1,84 @@
+"""The engine's greedy tokens are Hugging Face's, however the work is cut and disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from conftest import NUM_TOKENS, Reference
+from tiny_models import CONFIGS
+
+from runtime.llm import LLM
+from runtime.preemption import PreemptionMode
+from runtime.sampling_params import SamplingParams
+
+GetReference = Callable[[str], Reference]
+GREEDY = SamplingParams(temperature=0, max_tokens=NUM_TOKENS)
+ROOMY = {"num_blocks": 120, "block_size": 16, "max_model_len": 128}
+
+
+def make_llm(found: Reference, **options: Any) -> LLM:
+    return LLM(found.folder, dtype="fp32", skip_tokenizer=True, **{**ROOMY, **options})
+
+
+def tokens(llm: LLM, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    outputs = llm.generate(list(prompts), GREEDY)
+    llm.engine.scheduler.check_integrity()
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("block_size", [1, 5, 16, 64])
+def test_batch_cold_then_warm(reference: GetReference, name: str, block_size: int) -> None:
+    found = reference(name)
+    llm = make_llm(found, block_size=block_size, num_blocks=1200 // block_size + 8)
+    assert tokens(llm, found.prompts) == found.outputs
+    assert llm.engine.scheduler.stats().num_prefix_hits == 0
+    assert tokens(llm, found.prompts) == found.outputs
+    assert llm.engine.scheduler.stats().num_prefix_hits > 60
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_by_one(reference: GetReference, name: str) -> None:
+    found = reference(name)
+    llm = make_llm(found)
+    assert [tokens(llm, [prompt])[0] for prompt in found.prompts] == found.outputs
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_chunked_prompts(reference: GetReference, name: str, chunk: int) -> None:
+    found = reference(name)
+    llm = make_llm(found, long_prefill_token_threshold=chunk)
+    assert tokens(llm, found.prompts) == found.outputs
+    assert tokens(llm, found.prompts) == found.outputs, "with a warm prefix cache"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("mode", PreemptionMode)
+@pytest.mark.parametrize("caching", [True, False])
+def test_preempted(reference: GetReference, name: str, mode: PreemptionMode, caching: bool) -> None:
+    found = reference(name)
+    # 12 usable blocks of 8 hold the longest request, 94 tokens, and not much beside it.
+    llm = make_llm(
+        found,
+        block_size=8,
+        num_blocks=13,
+        swap_bytes=1 << 20,
+        enable_forecast=False,
+        preemption_mode=mode,
+        enable_prefix_caching=caching,
+        long_prefill_token_threshold=7,
+    )
+    short = [found.prompts[i] for i in (0, 2, 4)]
+    expected = [found.outputs[i] for i in (0, 2, 4)]
+    assert tokens(llm, [*short, *short]) == [*expected, *expected]
+    assert llm.engine.scheduler.stats().num_preemptions[mode.value] > 0
+    assert tokens(llm, found.prompts) == found.outputs
+
+
+def test_a_neighbour_does_not_change_a_request(reference: GetReference) -> None:
+    found = reference("llama")
+    llm = make_llm(found, max_num_seqs=2, max_num_batched_tokens=16)
+    assert tokens(llm, found.prompts) == found.outputs

@@ -1,0 +1,130 @@
+"""Tiny random models of every family, saved as checkpoints, and what Hugging Face says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+VOCAB_SIZE = 151
+
+_COMMON: Mapping[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    # Far from uniform attention and from ties, so that a wrong mask or position shows.
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+LONGROPE: Mapping[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5,
+    "factor": 2.0,
+    "short_factor": [1.0, 1.1, 1.3],
+    "long_factor": [2.0, 3.0, 4.0],
+}
+
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "llama-tied-biased": {
+        "model_type": "llama",
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
+    },
+    "llama3": {
+        "model_type": "llama",
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 100.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "mistral": {"model_type": "mistral", "sliding_window": 20},
+    "qwen2": {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 9,
+        "max_window_layers": 1,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "qwen3": {"model_type": "qwen3", "head_dim": 20},
+    "phi3": {
+        "model_type": "phi3",
+        "sliding_window": 33,
+        "original_max_position_embeddings": 128,
+        "rope_parameters": LONGROPE,
+    },
+    "gemma2": {
+        "model_type": "gemma2",
+        "head_dim": 16,
+        "num_hidden_layers": 3,
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 12,
+        "attn_logit_softcapping": 4.0,
+        "final_logit_softcapping": 6.0,
+    },
+}
+"""Name of a case -> its own fields; several cases may be of one family."""
+
+
+def save_model(name: str, folder: Path) -> Any:
+    """Save a case's checkpoint in fp32 and return Hugging Face's model."""
+    fields = {**_COMMON, **CONFIGS[name]}
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            # Norms and biases are ones and zeros at first, and would hide what forgets them.
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            assert parameter.isfinite().all(), parameter_name
+    model.eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def hf_greedy(model: Any, prompt: Sequence[int], num_tokens: int, **options: Any) -> list[int]:
+    """Greedy continuation of one prompt by `generate`."""
+    ids = torch.tensor([list(prompt)])
+    done = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=num_tokens,
+        **options,
+    )
+    output: list[int] = done[0, len(prompt) :].tolist()
+    return output
+
+
+def make_prompts(lengths: Sequence[int], seed: int = 0) -> list[list[int]]:
+    """Random token ids, special ones left out."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, VOCAB_SIZE, (n,), generator=generator).tolist() for n in lengths]
