@@ -74,6 +74,7 @@ def tune(
         result = tune_cell(cell, builder, storage, options, share, reporter, device)
         path = store.merge(cell.arch.name, cell.spec.name, [result])
         done.append(Tuned(cell, result, path))
+        reporter.line(f"[{number + 1}/{len(cells)}] {_one_line(cell, result)}")
     return done
 
 
@@ -191,6 +192,17 @@ def _result(
             "outcomes": dict(sorted(outcomes.items())),
         },
         selections=tuple(selections),
+    )
+
+
+def _one_line(cell: Cell, result: CellResult) -> str:
+    outcomes = result.search["outcomes"]
+    gains = [selection.gain for selection in result.selections if selection.gain is not None]
+    best = f"up to {max(gains):.2f}x the default" if gains else "no usable default"
+    provenance = "/".join(sorted({s.provenance.value for s in result.selections}))
+    return (
+        f"{cell.spec.name} {cell.problem.label('exact')}: {outcomes.get('ok', 0)} of "
+        f"{sum(outcomes.values())} sound, {best} ({provenance})"
     )
 
 
