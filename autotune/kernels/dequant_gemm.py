@@ -4,76 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
-from autotune.errors import UsageError
-from autotune.kernels.byte_split import (
-    CELL_BYTES,
-    K_MULTIPLE,
-    QuantisedWeights,
-    dequantise,
-    num_cells,
-    num_groups,
-    pack,
-)
+from autotune.kernels import dequant_gemm_problem
+from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
+from autotune.kernels.dequant_gemm_space import MATRIX_ROWS, dequant_gemm_space, expected_mma
 from autotune.kernels.dtypes import (
     ACCUMULATION_ERROR,
     DTYPE_BYTES,
-    FLOAT_DTYPES,
     MACHINE_EPSILON,
     dot_precision,
-    torch_dtype,
 )
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
-from autotune.problem import Problem, exact, nearest
-from autotune.space import Config, Constraint, Knob, KnobValue, SearchSpace
+from autotune.space import Config, KnobValue, SearchSpace
 
 if TYPE_CHECKING:
     import torch
-
-_MATRIX_ROWS = 16
-"""Fewer rows than this are summed without the matrix unit."""
-
-
-@dataclass(frozen=True)
-class DequantGemmProblem(Problem):
-    """out [m, n] = x [m, k] times the transpose of quantised weights [n, k]."""
-
-    kernel: ClassVar[str] = "dequant_gemm"
-
-    dtype: str = exact("bf16", "dtype of activations, scales, zeros and output", FLOAT_DTYPES)
-    bits: int = exact(4, "bits of a weight", (4, 8))
-    group_size: int = exact(128, "k's that share a scale, 0 for all of them", (0, 32, 64, 128))
-    zero_point: bool = exact(True, "a zero per group; without, it is 2^(bits - 1)")
-    n: int = exact(4096, "output features")
-    k: int = exact(4096, "input features")
-    m: int = nearest(16, "rows of x (tokens)")
-
-    def __post_init__(self) -> None:
-        """Refuse a matrix without elements."""
-        super().__post_init__()
-        if not (self.n and self.k):
-            raise UsageError(f"n={self.n}, k={self.k}: must be at least 1")
-
-    @property
-    def k_padded(self) -> int:
-        """K as stored: a multiple of 32."""
-        return math.ceil(self.k / K_MULTIPLE) * K_MULTIPLE
-
-    @property
-    def weight_bytes(self) -> int:
-        """Packed weights, padding included."""
-        return self.n * self.k_padded * self.bits // 8
-
-    @property
-    def group_bytes(self) -> int:
-        """Scales and zeros."""
-        tables = 2 if self.zero_point else 1
-        return num_groups(self.k, self.group_size) * self.n * tables * DTYPE_BYTES[self.dtype]
 
 
 class DequantGemm:
@@ -85,131 +34,7 @@ class DequantGemm:
 
     def space(self, problem: DequantGemmProblem, arch: GpuArch) -> SearchSpace:
         """Kind, tile, operand order, where scales apply, split, warps and pipeline stages."""
-        size, bits, group = DTYPE_BYTES[problem.dtype], problem.bits, problem.group_size
-        threads_per_warp = arch.warp_size
-        knobs = (
-            Knob(
-                "kind",
-                ("gemv", "gemm", "split_k"),
-                "sums without the matrix unit; matrix unit; either over ranges of K",
-                ordered=False,
-            ),
-            Knob("block_m", (1, 4, 16, 32, 64, 128), "rows of x per program; below 16: sums"),
-            Knob("block_n", (16, 32, 64, 128, 256), "output features per program"),
-            Knob("block_k", (32, 64, 128, 256), "input features per step"),
-            Knob("swap_ab", (False, True), "weights on the M side of the matrix unit"),
-            Knob(
-                "dequant",
-                ("sub_mul", "scale_after"),
-                "scale every weight, or the partial product of each group",
-                ordered=False,
-            ),
-            Knob("num_warps", (1, 2, 4, 8), "warps per program"),
-            Knob("num_stages", (1, 2, 3, 4, 5), "software pipeline depth"),
-            Knob("weight_eviction", ("", "evict_first"), "L2 hint on weight loads", ordered=False),
-            Knob("split_k", (1, 2, 4, 8, 16), "ranges of K", host=True),
-        )
-
-        def is_matrix(block_m: int) -> bool:
-            return block_m >= _MATRIX_ROWS
-
-        def registers(block_m: int, block_n: int, block_k: int, dequant: str, warps: int) -> float:
-            # Of one thread: sums (twice if a group's are kept apart), dequantised weights and x.
-            sums = block_m * block_n * (2 if dequant == "scale_after" and group else 1)
-            return (sums + (block_m + block_n) * block_k * size / 4) / (warps * threads_per_warp)
-
-        constraints = (
-            Constraint(
-                "gemv sums up to 4 rows, gemm multiplies 16 or more",
-                ("kind", "block_m"),
-                lambda kind, block_m: kind == "split_k" or (kind == "gemm") == is_matrix(block_m),
-            ),
-            Constraint(
-                "sums take 16 to 64 columns, matrix products 32 or more",
-                ("block_m", "block_n"),
-                lambda block_m, block_n: block_n >= 32 if is_matrix(block_m) else block_n <= 64,
-            ),
-            Constraint(
-                "only a matrix product with 64 or more columns gains by swapping",
-                ("block_m", "block_n", "swap_ab"),
-                lambda block_m, block_n, swap: not swap or (is_matrix(block_m) and block_n >= 64),
-            ),
-            Constraint(
-                "sums are scaled after each group; products too only if a step lies in one group",
-                ("block_m", "block_k", "dequant"),
-                lambda block_m, block_k, dequant: (
-                    not group or block_k <= group or dequant == "sub_mul"
-                    if is_matrix(block_m)
-                    else dequant == "scale_after"
-                ),
-            ),
-            Constraint(
-                "a thread takes one to four 16-byte cells per step of a sum",
-                ("block_m", "block_n", "block_k", "num_warps"),
-                lambda block_m, block_n, block_k, warps: (
-                    is_matrix(block_m)
-                    or 1 <= block_n * block_k * bits // 128 / (threads_per_warp * warps) <= 4
-                ),
-            ),
-            Constraint(
-                "a thread takes 16 to 128 weights per step of a matrix product",
-                ("block_m", "block_n", "block_k", "num_warps"),
-                lambda block_m, block_n, block_k, warps: (
-                    not is_matrix(block_m)
-                    or 16 <= block_n * block_k / (threads_per_warp * warps) <= 128
-                ),
-            ),
-            Constraint(
-                "each warp needs 16 x 16 outputs",
-                ("block_m", "block_n", "num_warps"),
-                lambda block_m, block_n, warps: (
-                    not is_matrix(block_m) or block_m * block_n >= 256 * warps
-                ),
-            ),
-            Constraint(
-                "sums and weights exceed the register file",
-                ("block_m", "block_n", "block_k", "dequant", "num_warps"),
-                lambda block_m, block_n, block_k, dequant, warps: (
-                    not is_matrix(block_m)
-                    or registers(block_m, block_n, block_k, dequant, warps)
-                    <= arch.max_registers_per_thread - 64
-                ),
-            ),
-            Constraint(
-                "pipelined tiles exceed shared memory",
-                ("block_m", "block_n", "block_k", "num_stages"),
-                lambda block_m, block_n, block_k, stages: (
-                    max(1, stages - 1) * block_k * (block_n * bits / 8 + block_m * size)
-                    <= arch.shared_bytes_per_block
-                ),
-            ),
-            Constraint(
-                "one warp alone does not keep the matrix unit busy",
-                ("block_m", "num_warps"),
-                lambda block_m, warps: warps >= 2 or not is_matrix(block_m),
-            ),
-            Constraint(
-                "sums need no deep pipeline: many programs share an SM",
-                ("block_m", "num_stages"),
-                lambda block_m, stages: stages <= 3 or is_matrix(block_m),
-            ),
-            Constraint(
-                "blocks of 128 rows fill the GPU without splitting K",
-                ("kind", "block_m"),
-                lambda kind, block_m: kind != "split_k" or block_m < 128,
-            ),
-            Constraint(
-                "weights that several blocks of rows read should stay in L2",
-                ("block_m", "weight_eviction"),
-                lambda block_m, eviction: not eviction or block_m <= 16,
-            ),
-            Constraint(
-                "split_k has two or more ranges, the other kinds one",
-                ("kind", "split_k"),
-                lambda kind, splits: (kind == "split_k") == (splits > 1),
-            ),
-        )
-        return SearchSpace(knobs, constraints)
+        return dequant_gemm_space(problem, arch)
 
     def default_config(self, problem: DequantGemmProblem, arch: GpuArch) -> Config:
         """What libraries ship per number of rows (gemlite's dispatch, Meta's split-K tiles).
@@ -222,7 +47,8 @@ class DequantGemm:
         tile: dict[str, KnobValue]
         if m <= 1:
             tile = {"kind": "gemv", "block_m": 1, "block_n": 16, "block_k": 256}
-            tile |= {"dequant": "scale_after", "num_warps": 4, "num_stages": 1}
+            tile |= {"dequant": "scale_after", "num_stages": 1}
+            tile |= {"num_warps": 128 // arch.warp_size}
         elif m < 64:
             block_m = 16 if m <= 16 else 32
             tiles = math.ceil(m / block_m) * math.ceil(problem.n / 64)
@@ -232,9 +58,12 @@ class DequantGemm:
             tile |= {"dequant": "sub_mul", "num_warps": 4, "num_stages": 3}
             splits = max(2, splits)
         else:
-            rows, columns = (64, 64) if m < 256 else (128, 64)
-            tile = {"kind": "gemm", "block_m": rows, "block_n": columns, "block_k": 64}
-            tile |= {"dequant": "sub_mul", "num_warps": 4, "num_stages": 3}
+            rows, warps = (64, 4) if m < 256 else (128, 256 // arch.warp_size)
+            tile = {"kind": "gemm", "block_m": rows, "block_n": 64, "block_k": 64}
+            tile |= {"dequant": "sub_mul", "num_warps": warps, "num_stages": 3}
+        if m > 1 and (problem.dtype == "fp32" or problem.n % 16 or problem.k % 16):
+            # Products or loads one element at a time: large tiles would not fit the registers.
+            tile |= {"block_m": 16, "block_n": 32, "block_k": 64, "num_warps": 2}
         wanted = {**tile, "swap_ab": False, "weight_eviction": "", "split_k": splits}
         space = self.space(problem, arch)
         # Most often legal as it is, and then nothing has to be listed.
@@ -246,7 +75,7 @@ class DequantGemm:
         N and K are run-time arguments: only their divisibility enters the source.
         """
         block_k, group = config.number("block_k"), problem.group_size
-        matrix = config.number("block_m") >= _MATRIX_ROWS
+        matrix = config.number("block_m") >= MATRIX_ROWS
         name, magic = _magic(problem, matrix)
         unaligned = ["m"]
         unaligned += ["n"] if problem.n % 16 else []
@@ -266,7 +95,7 @@ class DequantGemm:
         size, splits = DTYPE_BYTES[problem.dtype], config.number("split_k")
         block_m, block_n = config.number("block_m"), config.number("block_n")
         block_k = config.number("block_k")
-        matrix = block_m >= _MATRIX_ROWS
+        matrix = block_m >= MATRIX_ROWS
         row_tiles = math.ceil(problem.m / block_m)
         column_tiles = math.ceil(problem.n / block_n)
         steps = math.ceil(problem.k / block_k)
@@ -320,13 +149,7 @@ class DequantGemm:
         self, problem: DequantGemmProblem, config: Config, arch: GpuArch
     ) -> str | None:
         """Hopper and datacenter Blackwell need 64 rows on the M side and a warp group."""
-        block_m, block_n = config.number("block_m"), config.number("block_n")
-        if problem.dtype == "fp32" or block_m < _MATRIX_ROWS:
-            return None
-        if arch.vendor == "amd":
-            return "mfma"
-        wide = (block_n if config["swap_ab"] else block_m) >= 64 and config.number("num_warps") >= 4
-        return {90: "wgmma", 100: "tcgen05"}.get(arch.capability, "mma") if wide else "mma"
+        return expected_mma(problem, config, arch)
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]
@@ -351,101 +174,19 @@ class DequantGemm:
 
     def hard_problems(self) -> list[DequantGemmProblem]:
         """Every group size, both zeros, N and K that nothing divides, one element, no rows."""
-        shapes: list[dict[str, Any]] = [
-            {"bits": 4, "group_size": 32, "zero_point": True, "n": 48, "k": 96, "m": 3},
-            {"bits": 4, "group_size": 64, "zero_point": True, "n": 64, "k": 192, "m": 17},
-            {"bits": 4, "group_size": 128, "zero_point": True, "n": 40, "k": 256, "m": 1},
-            {"bits": 4, "group_size": 128, "zero_point": False, "n": 33, "k": 200, "m": 5},
-            {"bits": 4, "group_size": 0, "zero_point": True, "n": 72, "k": 130, "m": 16},
-            {"bits": 4, "group_size": 0, "zero_point": False, "n": 16, "k": 256, "m": 2},
-            {"bits": 8, "group_size": 32, "zero_point": True, "n": 50, "k": 101, "m": 4},
-            {"bits": 8, "group_size": 64, "zero_point": True, "n": 96, "k": 256, "m": 70},
-            {"bits": 8, "group_size": 128, "zero_point": False, "n": 64, "k": 384, "m": 20},
-            {"bits": 8, "group_size": 0, "zero_point": False, "n": 24, "k": 75, "m": 33},
-            {"bits": 4, "group_size": 32, "zero_point": True, "n": 1, "k": 1, "m": 1},
-            {"bits": 4, "group_size": 128, "zero_point": True, "n": 32, "k": 128, "m": 0},
-        ]
-        return [
-            DequantGemmProblem(dtype=dtype, **shape)
-            for dtype in ("fp16", "fp32")
-            for shape in shapes
-        ]
+        return dequant_gemm_problem.hard_problems()
 
     def make_inputs(self, problem: DequantGemmProblem, seed: int, device: str) -> Inputs:
-        """Random levels, scales and zeros, the extreme zeros among them.
-
-        NaN follows every row of x and the last row of scales and zeros.
-        """
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        kind, top = torch_dtype(problem.dtype), (1 << problem.bits) - 1
-        groups = num_groups(problem.k, problem.group_size)
-        levels = torch.randint(
-            0, top + 1, (problem.n, problem.k), generator=generator, dtype=torch.uint8
-        )
-        x = torch.full((problem.m, problem.k + 16), math.nan, dtype=kind)
-        x[:, : problem.k] = torch.randn((problem.m, problem.k), generator=generator).to(kind)
-
-        def guarded(rows: torch.Tensor) -> torch.Tensor:
-            stored = torch.full((groups + 4, problem.n), math.nan, dtype=kind)
-            stored[:groups] = rows.to(kind)
-            return stored.to(device)[:groups]
-
-        spread = 0.5 + torch.rand((groups, problem.n), generator=generator)
-        inputs = {
-            "out": torch.full((problem.m, problem.n), math.nan, dtype=kind, device=device),
-            "x": x.to(device)[:, : problem.k],
-            "packed": pack(levels.to(device), problem.bits),
-            "scales": guarded(spread / (top * math.sqrt(problem.k))),
-        }
-        if problem.zero_point:
-            zeros = torch.randint(0, top + 1, (groups, problem.n), generator=generator)
-            zeros.view(-1)[0], zeros.view(-1)[-1] = top, 0
-            inputs["zeros"] = guarded(zeros)
-        return inputs
+        """Random levels, scales and zeros, the extreme zeros among them."""
+        return dequant_gemm_problem.make_inputs(problem, seed, device)
 
     def bench_inputs(self, problem: DequantGemmProblem, seed: int, device: str) -> Inputs:
         """Random bytes, scales and zeros drawn on the device, nothing poisoned."""
-        import torch
-
-        generator = torch.Generator(device).manual_seed(seed)
-        kind, top = torch_dtype(problem.dtype), (1 << problem.bits) - 1
-        cells = num_cells(problem.k, problem.bits)
-        groups = (num_groups(problem.k, problem.group_size), problem.n)
-        x = torch.empty((problem.m, problem.k), dtype=kind, device=device)
-        scales = torch.rand(groups, generator=generator, device=device) + 0.5
-        inputs = {
-            "out": torch.empty((problem.m, problem.n), dtype=kind, device=device),
-            "x": x.normal_(generator=generator),
-            "packed": torch.randint(
-                0,
-                256,
-                (cells, problem.n, CELL_BYTES),
-                dtype=torch.uint8,
-                generator=generator,
-                device=device,
-            ),
-            "scales": (scales / (top * math.sqrt(problem.k))).to(kind),
-        }
-        if problem.zero_point:
-            zeros = torch.randint(0, top + 1, groups, generator=generator, device=device)
-            inputs["zeros"] = zeros.to(kind)
-        return inputs
+        return dequant_gemm_problem.bench_inputs(problem, seed, device)
 
     def reference(self, problem: DequantGemmProblem, inputs: Inputs) -> torch.Tensor:
         """Unpack and dequantise the whole matrix, then one product in fp64: [m, n]."""
-        weights = QuantisedWeights(
-            packed=inputs["packed"],
-            scales=inputs["scales"],
-            zeros=inputs.get("zeros"),
-            bits=problem.bits,
-            group_size=problem.group_size,
-            n=problem.n,
-            k=problem.k,
-        )
-        product: torch.Tensor = inputs["x"].double() @ dequantise(weights).T
-        return product
+        return dequant_gemm_problem.reference(problem, inputs)
 
     def run(self, module: ModuleType, problem: DequantGemmProblem, inputs: Inputs) -> torch.Tensor:
         """Launch and return `out`."""

@@ -7,7 +7,8 @@ from autotune.arch import GPUS
 from autotune.errors import UsageError
 from autotune.kernels import load_kernel
 from autotune.kernels.byte_split import dequantise, quantise, unpack
-from autotune.kernels.dequant_gemm import DequantGemm, DequantGemmProblem
+from autotune.kernels.dequant_gemm import DequantGemm
+from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
 from autotune.model_shape import PRESETS
 from autotune.paths import data_dir
 from autotune.render import TemplateFolder
