@@ -6,7 +6,8 @@ import hashlib
 from typing import Any
 
 from autotune.arch import lookup
-from autotune.kernels.paged_attention_decode import DecodeProblem, PagedAttentionDecode
+from autotune.kernels.paged_attention_decode import PagedAttentionDecode
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.kernels.spec import Work
 from autotune.records import CompileReport, Provenance, Selection, Timing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from record_cases import make_report, make_work
 from autotune.arch import GPUS, GpuArch, lookup
 from autotune.cost_model import TERMS, CostModel
 from autotune.kernels import KERNELS, load_kernel
-from autotune.kernels.paged_attention_decode import DecodeProblem, PagedAttentionDecode
-from autotune.kernels.spec import Work
+from autotune.kernels.paged_attention_decode import PagedAttentionDecode
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
+from autotune.kernels.spec import KernelSpec, Work
 from autotune.prior import guess_us
+from autotune.problem import Problem
 from autotune.records import CompileReport
+from autotune.space import Config
 
 gpus = st.sampled_from(list(GPUS.values()))
 works = st.builds(
@@ -42,6 +46,8 @@ reports = st.builds(
     ),
 )
 factors = st.floats(1, 100)
+
+Rate = Callable[[KernelSpec[Any], Problem, Config, GpuArch], float]
 
 
 def predict_us(arch: GpuArch, work: Work, report: CompileReport) -> float:
@@ -130,25 +136,45 @@ def test_works_and_reports_have_to_match(entries: list[str]) -> None:
         CostModel(lookup("a100")).predict(works, [make_report()])
 
 
+def predict_config_us(
+    spec: KernelSpec[Any], problem: Problem, config: Config, arch: GpuArch
+) -> float:
+    """Prediction for a configuration that compiled to unremarkable facts."""
+    works = spec.work(problem, config, arch)
+    reports = [
+        make_report(
+            entry=work.entry,
+            num_warps=config.number("num_warps"),
+            num_stages=config.number("num_stages"),
+        )
+        for work in works
+    ]
+    return CostModel(arch).predict(works, reports).time_us
+
+
+def guess_config_us(
+    spec: KernelSpec[Any], problem: Problem, config: Config, arch: GpuArch
+) -> float:
+    return guess_us(arch, spec.work(problem, config, arch), config)
+
+
 @pytest.mark.parametrize("gpu", ["a100", "h100", "mi300x", "rtx4090"])
-def test_splitting_helps_a_lonely_long_sequence(gpu: str) -> None:
+@pytest.mark.parametrize("rate", [predict_config_us, guess_config_us])
+def test_splitting_helps_a_lonely_long_sequence(rate: Rate, gpu: str) -> None:
     spec, arch = PagedAttentionDecode(), lookup(gpu)
     problem = DecodeProblem(num_seqs=1, num_kv_heads=1, context_len=131_072)
     split = next(c for c in spec.space(problem, arch).legal if c["num_splits"] == 64)
-    times = [
-        guess_us(CostModel(arch), spec.work(problem, config, arch), config)
-        for config in (split, split.replace(variant="unsplit", num_splits=1))
-    ]
-    assert times[0] < times[1] / 4
+    unsplit = split.replace(variant="unsplit", num_splits=1)
+    assert rate(spec, problem, split, arch) < rate(spec, problem, unsplit, arch) / 4
 
 
 @pytest.mark.parametrize("gpu", ["h100", "mi300x"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_default_configurations_stay_above_the_floor(kernel: str, gpu: str) -> None:
     spec, arch = load_kernel(kernel), lookup(gpu)
-    model = CostModel(arch)
     points = spec.points(spec.problem_type())
     for point in (points[0], points[-1]):
         config = spec.default_config(point, arch)
-        floor_us = model.floor_us(spec.flops(point), spec.min_bytes(point), point.dtype)
-        assert 0 < floor_us <= guess_us(model, spec.work(point, config, arch), config)
+        floor_us = CostModel(arch).floor_us(spec.flops(point), spec.min_bytes(point), point.dtype)
+        assert 0 < floor_us <= predict_config_us(spec, point, config, arch)
+        assert guess_config_us(spec, point, config, arch) > 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.kernels import KERNELS, load_kernel
-from autotune.kernels.paged_attention_decode import DecodeProblem
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.problem import AxisValue
 
 problems = st.builds(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from record_cases import make_report, make_selection
 
-from autotune.kernels.paged_attention_decode import DecodeProblem
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.records import (
     CompileReport,
     Environment,

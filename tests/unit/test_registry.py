@@ -14,7 +14,8 @@ from toy_kernel import ToyKernel, ToyProblem, sound
 from autotune.arch import GpuArch, lookup
 from autotune.errors import UnknownChoiceError
 from autotune.kernels import KERNELS
-from autotune.kernels.paged_attention_decode import DecodeProblem, PagedAttentionDecode
+from autotune.kernels.paged_attention_decode import PagedAttentionDecode
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.records import Environment, Provenance, Selection, Timing
 from autotune.registry import Tier, TunedKernels, kernel_spec
 from autotune.results import CellResult, ResultsStore

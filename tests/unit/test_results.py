@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from record_cases import make_report, make_selection, sha
 
 from autotune.errors import CorruptResultError, StorageError
-from autotune.kernels.paged_attention_decode import DecodeProblem
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.records import Environment, Provenance, Selection
 from autotune.results import CellResult, ResultsStore
 

@@ -26,6 +26,8 @@ from autotune.search.ledger import BATCH_SIZE, open_storage, repair_journal
 from autotune.search.samplers import SAMPLERS
 from autotune.space import Knob, SearchSpace
 
+pytestmark = pytest.mark.usefixtures("unsynced")
+
 # The Gaussian process takes seconds per fit: enough trials for two of them (10 are start-up).
 TRIALS = {name: 12 if name == "gp" else 26 for name in SAMPLERS}
 
