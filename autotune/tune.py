@@ -21,7 +21,7 @@ from autotune.search.candidates import Candidates
 from autotune.search.ledger import Asked, Ledger, Storage, open_storage
 from autotune.select import select
 
-EFFORT_TRIALS = {"predict": 32, "quick": 32, "full": 200, "exhaustive": None}
+EFFORT_TRIALS = {"predict": 24, "quick": 32, "full": 200, "exhaustive": None}
 """Binaries compiled per cell; None for all of them."""
 
 
