@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 
 from runtime.batch import ScheduledBatch
+from runtime.gather_logprobs import gather_logprobs
 from runtime.kv_cache import KVCache
-from runtime.logprobs import PositionLogprobs, gather_logprobs
+from runtime.logprobs import PositionLogprobs
 from runtime.model_input import ModelInput, build_model_input
 from runtime.sampler import Sampled, Sampler
 from runtime.sequence import Sequence

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from runtime.draw import draw_tokens
+from runtime.gather_logprobs import gather_logprobs
 from runtime.logit_rules import apply_rules, changes_logits
-from runtime.logprobs import PositionLogprobs, gather_logprobs
+from runtime.logprobs import PositionLogprobs
 from runtime.random_stream import stream_seed, uniform
 from runtime.sequence import Request, Sequence
 

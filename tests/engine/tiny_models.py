@@ -35,7 +35,7 @@ LONGROPE: Mapping[str, Any] = {
     "long_factor": [2.0, 3.0, 4.0],
 }
 
-CONFIGS: Mapping[str, Mapping[str, Any]] = {
+CONFIGS: dict[str, Mapping[str, Any]] = {
     "llama": {"model_type": "llama"},
     "llama-tied-biased": {
         "model_type": "llama",
@@ -91,9 +91,15 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 """Name of a case -> its own fields; several cases may be of one family."""
 
 
+WITH_TEXT: dict[str, Mapping[str, Any]] = {
+    "llama-text": {"model_type": "llama", "vocab_size": 300},
+}
+"""Cases for the tokenizer of `tiny_tokenizer`."""
+
+
 def save_model(name: str, folder: Path) -> Any:
     """Save a case's checkpoint in fp32 and return Hugging Face's model."""
-    fields = {**_COMMON, **CONFIGS[name]}
+    fields = {**_COMMON, **(CONFIGS | WITH_TEXT)[name]}
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
