@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from autotune.errors import StorageError, UsageError
 from autotune.search.candidates import Candidates
+from autotune.search.journal import Journal, repair_journal
 from autotune.search.samplers import make_sampler
 from autotune.space import Config
 
@@ -169,26 +168,6 @@ def open_storage(url: str | None, journal: Path, fresh: bool) -> BaseStorage:
         if fresh:
             journal.unlink(missing_ok=True)
         repair_journal(journal)
-        return JournalStorage(JournalFileBackend(str(journal)))
+        return JournalStorage(Journal(journal))
     except OSError as error:
         raise StorageError(f"cannot use the study file {journal}: {error}") from error
-
-
-def repair_journal(journal: Path) -> int:
-    """Cut off what a killed writer left half-written; returns the number of bytes removed."""
-    if not journal.exists():
-        return 0
-    data = journal.read_bytes()
-    keep = 0
-    for line in data.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            json.loads(line)
-        except ValueError:
-            break
-        keep += len(line)
-    if keep < len(data):
-        with journal.open("r+b") as file:
-            file.truncate(keep)
-    return len(data) - keep

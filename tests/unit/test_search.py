@@ -22,7 +22,8 @@ from search_cases import (
 
 from autotune.errors import StorageError, UnknownChoiceError, UsageError
 from autotune.search.candidates import Candidates
-from autotune.search.ledger import BATCH_SIZE, open_storage, repair_journal
+from autotune.search.journal import repair_journal
+from autotune.search.ledger import BATCH_SIZE, open_storage
 from autotune.search.samplers import SAMPLERS
 from autotune.space import Knob, SearchSpace
 

@@ -292,7 +292,7 @@ def test_an_empty_space_says_what_forbids_it() -> None:
 
 @pytest.mark.parametrize(
     ("effort", "trials", "expected"),
-    [("predict", None, 32), ("exhaustive", None, 54), ("full", None, 54), ("full", 3, 3)],
+    [("predict", None, 24), ("exhaustive", None, 54), ("full", None, 54), ("full", 3, 3)],
 )
 def test_efforts_and_trials(effort: str, trials: int | None, expected: int) -> None:
     options = SearchOptions(effort=effort, trials=trials)
