@@ -71,8 +71,7 @@ def cross_compile(module: ModuleType, arch: GpuArch) -> tuple[Binary, ...]:
                 triton.knobs.compilation.disable_line_info = True
                 compiled = triton.compile(source, target=target, options=options)
         except CompilationError as error:
-            first_line = int(function.starting_line_number)
-            raise CandidateError(_located(module, first_line, error)) from error
+            raise CandidateError(_located(module, error)) from error
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             # Passes and ptxas report through these; the text is long, its end says what.
             text = str(error).strip().splitlines() or [type(error).__name__]
@@ -89,11 +88,20 @@ def cross_compile(module: ModuleType, arch: GpuArch) -> tuple[Binary, ...]:
     return tuple(binaries)
 
 
-def _located(module: ModuleType, first_line: int, error: Any) -> str:
-    """Triton counts lines from the function's start and names no file: make both absolute."""
-    line = first_line + getattr(error.node, "lineno", 1) - 1
+def _located(module: ModuleType, error: Any) -> str:
+    """Triton counts lines from the `def` of a function and names no file: make both absolute."""
+    from triton.runtime.jit import JITFunction
+
     cause = error
     while isinstance(cause.__cause__, type(error)):  # the innermost call is where it went wrong
         cause = cause.__cause__
+    line = getattr(cause.node, "lineno", 1)
+    for function in vars(module).values():
+        if isinstance(function, JITFunction) and function.src == cause.src:
+            decorators = next(
+                (n for n, text in enumerate(function.raw_src) if text.lstrip().startswith("def ")),
+                0,
+            )
+            line += function.starting_line_number + decorators - 1
     message = (cause.error_message or str(cause)).strip().splitlines()
     return f"{module.__file__}:{line}: {message[-1] if message else 'compilation failed'}"
