@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from autotune import __version__
+from autotune.cli.exit_codes import INTERRUPTED
 from autotune.errors import AutotuneError
 
 COMMANDS = {
@@ -19,8 +20,6 @@ COMMANDS = {
     "verify": "check random legal configurations against an fp64 reference",
 }
 """Subcommand → what it does; each lives in the module of that name in this package."""
-
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("autotune: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`head`, say) has seen enough; keep the interpreter's last flush quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,7 @@ from typing import Any
 from autotune.arch import GPUS, GpuArch, lookup
 from autotune.build import Builder
 from autotune.cell import Cell
+from autotune.cli.exit_codes import INTERRUPTED
 from autotune.cli.output import print_json, print_table
 from autotune.cli.types import block_sizes, positive_float, positive_int
 from autotune.deadline import Deadline
@@ -181,7 +182,7 @@ def handle(options: argparse.Namespace) -> int:
                 "--resume",
                 file=sys.stderr,
             )
-            raise
+            return INTERRUPTED
         finally:
             reporter.stop()
     seconds = time.monotonic() - started

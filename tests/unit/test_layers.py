@@ -35,6 +35,7 @@ LAYERS = (
     ("autotune.search.samplers",),
     ("autotune.search.ledger",),
     ("autotune.tune",),
+    ("autotune.cli.exit_codes",),
     ("autotune.cli",),
     ("autotune.cli.output", "autotune.cli.types"),
     ("autotune.cli.*",),
