@@ -12,7 +12,7 @@ from runtime.kv_cache import KVCache
 from runtime.loader import DTYPES, load_model, make_ops
 from runtime.memory import plan_memory
 from runtime.model_config import load_model_config
-from runtime.model_runner import ModelRunner
+from runtime.model_runner import Model, ModelRunner
 from runtime.outputs import RequestOutput
 from runtime.request_state import RequestState
 from runtime.sampler import Sampler
@@ -31,34 +31,39 @@ class LLMEngine:
             ...
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, *, model: Model | None = None) -> None:
         """Load the model and allocate the KV cache.
+
+        Args:
+            config: how to set it up.
+            model: one already in memory, of the same folder, dtype, operations and length.
 
         Raises:
             ModelError: the model's folder cannot be served.
             InvalidParameterError: a limit is off.
         """
         self.config = config
-        self.model_config = model = load_model_config(config.model)
+        self.model_config = sizes = load_model_config(config.model)
         device = torch.device(config.device)
-        dtype = DTYPES[model.dtype if config.dtype == "auto" else config.dtype]
+        dtype = DTYPES[sizes.dtype if config.dtype == "auto" else config.dtype]
         ops = make_ops(config.ops)
         block_size = config.block_size or ops.default_block_size
-        limits = plan_memory(config, model, block_size, dtype.itemsize)
+        limits = plan_memory(config, sizes, block_size, dtype.itemsize)
         self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)
         self.scheduler = Scheduler(limits)
-        decoder = load_model(config.model, model, ops, dtype, device, limits.max_model_len)
+        if model is None:
+            model = load_model(config.model, sizes, ops, dtype, device, limits.max_model_len)
         cache = KVCache(
-            model.num_layers,
+            sizes.num_layers,
             limits.num_blocks,
             limits.num_host_blocks,
             block_size,
-            model.num_kv_heads,
-            model.head_dim,
+            sizes.num_kv_heads,
+            sizes.head_dim,
             dtype,
             device,
         )
-        self.runner = ModelRunner(decoder, cache, Sampler(config.seed), device)
+        self.runner = ModelRunner(model, cache, Sampler(config.seed), device)
         self._states: dict[str, RequestState] = {}
 
     @property

@@ -12,7 +12,7 @@ from runtime.gather_logprobs import gather_logprobs
 from runtime.kv_cache import KVCache
 from runtime.logprobs import PositionLogprobs
 from runtime.model_input import ModelInput, build_model_input
-from runtime.sampler import Sampled, Sampler
+from runtime.sampler import Sampled
 from runtime.sequence import Sequence
 
 
@@ -25,6 +25,16 @@ class Model(Protocol):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of the next token, float32 [num_rows, vocab_size]."""
+        ...
+
+
+class Chooser(Protocol):
+    """What the runner asks of a sampler."""
+
+    def sample(
+        self, logits: torch.Tensor, samples: list[Sequence], output_indices: list[int]
+    ) -> Sampled:
+        """Choose one token per row of logits [num_samples, vocab_size], which may be changed."""
         ...
 
 
@@ -49,11 +59,11 @@ class ModelRunner:
     """Binds a model to its KV cache and its sampler."""
 
     def __init__(
-        self, model: Model, cache: KVCache, sampler: Sampler, device: torch.device
+        self, model: Model, cache: KVCache, sampler: Chooser, device: torch.device
     ) -> None:
         self.model = model
         self.cache = cache
-        self._sampler = sampler
+        self.sampler = sampler
         self._device = device
 
     def run(self, batch: ScheduledBatch) -> StepOutput:
@@ -73,7 +83,7 @@ class ModelRunner:
         if not batch.samples:
             return StepOutput(Sampled([], [], []), prompt_logprobs)
         logits = self.model.logits(hidden[step.sample_rows])
-        sampled = self._sampler.sample(logits, batch.samples, batch.output_indices())
+        sampled = self.sampler.sample(logits, batch.samples, batch.output_indices())
         return StepOutput(sampled, prompt_logprobs)
 
     def _prompt_logprobs(self, batch: ScheduledBatch, hidden: torch.Tensor) -> list[PromptLogprobs]:

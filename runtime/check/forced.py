@@ -1,0 +1,165 @@
+"""The second and third tier: half precision, judged by what half precision costs Hugging Face.
+
+The noise is measured: how far Hugging Face's half-precision log-probabilities are from its own in
+fp32, along the same tokens. The engine may be as far, with a margin for the maximum of a sample,
+and may prefer another token only where Hugging Face's two are closer than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from runtime.check.engine_bench import run_all
+from runtime.check.exact import describe, first_difference
+from runtime.check.outcome import Mismatch, Outcome, Tier
+from runtime.check.reference import ReferenceRun
+from runtime.engine import LLMEngine
+from runtime.sampler import Sampled
+from runtime.sampling_params import SamplingParams
+from runtime.sequence import Sequence as EngineSequence
+
+_MEAN_MARGIN = 1.5
+"""The engine's mean error over Hugging Face's: a mistake moves all positions."""
+_MAX_MARGIN = 4.0
+"""The engine's error at any one position over Hugging Face's largest."""
+_FLOOR = 1e-5
+"""Error that is never held against the engine."""
+
+
+class ForcedSampler:
+    """Gives out the tokens of reference runs, and keeps the engine's log-probabilities."""
+
+    def __init__(self, runs: Sequence[ReferenceRun]) -> None:
+        self._runs = runs
+        self.logprobs = [torch.zeros_like(run.logprobs) for run in runs]
+
+    def sample(
+        self,
+        logits: torch.Tensor,
+        samples: Sequence[EngineSequence],
+        output_indices: Sequence[int],
+    ) -> Sampled:
+        """Choose as the run did; requests are named by the index of their run."""
+        scores = torch.log_softmax(logits, dim=-1)
+        token_ids = []
+        for row, (sequence, position) in enumerate(zip(samples, output_indices, strict=True)):
+            index = int(sequence.request.request_id)
+            self.logprobs[index][position] = scores[row]
+            token_ids.append(self._runs[index].tokens[position])
+        return Sampled(token_ids, [None] * len(samples), [None] * len(samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Error of half precision on the reference's side, in nats."""
+
+    mean: float
+    largest: float
+
+    @classmethod
+    def measure(cls, runs: Sequence[ReferenceRun], exact: Sequence[torch.Tensor]) -> Noise:
+        """Compare Hugging Face with itself: at its tokens, over all positions."""
+        errors = torch.cat(
+            [_at_tokens(run, run.logprobs - wide) for run, wide in zip(runs, exact, strict=True)]
+        ).abs()
+        return cls(errors.mean().item(), errors.max().item())
+
+    @property
+    def tie(self) -> float:
+        """Gap between two tokens that half precision may close: each may be off by the most."""
+        return 2 * self.largest + _FLOOR
+
+
+def check_forced(
+    engine: LLMEngine, runs: Sequence[ReferenceRun], exact: Sequence[torch.Tensor]
+) -> Outcome:
+    """Decode Hugging Face's tokens, one at a time, and compare at every position.
+
+    Args:
+        engine: in half precision; its sampler is replaced.
+        runs: in half precision.
+        exact: log-probabilities of the same tokens in fp32.
+    """
+    noise = Noise.measure(runs, exact)
+    sampler = ForcedSampler(runs)
+    engine.runner.sampler = sampler
+    params = [
+        SamplingParams(temperature=0, max_tokens=len(run.tokens), ignore_eos=True) for run in runs
+    ]
+    run_all(engine, [run.prompt for run in runs], params)
+    errors = [
+        _at_tokens(run, found - wide).abs()
+        for run, found, wide in zip(runs, sampler.logprobs, exact, strict=True)
+    ]
+    flat = torch.cat(errors)
+    mean, largest = flat.mean().item(), flat.max().item()
+    mismatch = None
+    for index, error in enumerate(errors):
+        bad = (error > _MAX_MARGIN * noise.largest + _FLOOR).nonzero()
+        if len(bad) and mismatch is None:
+            mismatch = _mismatch(index, int(bad[0]), runs[index], sampler.logprobs[index])
+    flips = 0
+    for index, run in enumerate(runs):
+        for position, token_id in enumerate(sampler.logprobs[index].argmax(dim=-1).tolist()):
+            flips += token_id != run.tokens[position]
+            gap = run.logprobs[position, run.tokens[position]] - run.logprobs[position, token_id]
+            if gap > noise.tie and mismatch is None:
+                mismatch = _mismatch(index, position, run, sampler.logprobs[index])
+    problem = None
+    if mean > _MEAN_MARGIN * noise.mean + _FLOOR:
+        problem = f"mean error {mean:.2e}, Hugging Face's own is {noise.mean:.2e}"
+    note = (
+        f"error mean {mean:.1e}, max {largest:.1e}; Hugging Face's own {noise.mean:.1e}, "
+        f"{noise.largest:.1e}; {flips} near-ties preferred otherwise"
+    )
+    num_tokens = sum(len(run.tokens) for run in runs)
+    return Outcome(Tier.FORCED, "all at once", num_tokens, note, mismatch, problem)
+
+
+def check_free(
+    engine: LLMEngine,
+    runs: Sequence[ReferenceRun],
+    exact: Sequence[torch.Tensor],
+    num_tokens: int,
+) -> Outcome:
+    """Decode freely; the first token that differs must have been a near-tie."""
+    noise = Noise.measure(runs, exact)
+    params = [SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0)] * len(runs)
+    outputs = run_all(engine, [run.prompt for run in runs], params)
+    mismatch = None
+    num_flips = num_compared = 0
+    for index, (run, output) in enumerate(zip(runs, outputs, strict=True)):
+        found = output.outputs[0].token_ids
+        position = first_difference(run.tokens, found)
+        num_compared += len(run.tokens) if position is None else position + 1
+        if position is None:
+            continue
+        num_flips += 1
+        is_tie = position < min(len(run.tokens), len(found)) and bool(
+            run.logprobs[position, run.tokens[position]] - run.logprobs[position, found[position]]
+            <= noise.tie
+        )
+        if not is_tie and mismatch is None:
+            mismatch = describe(index, position, run, output)
+    note = f"{num_flips} of {len(runs)} prompts went apart at a near-tie (within {noise.tie:.1e})"
+    return Outcome(Tier.FREE, "all at once", num_compared, note, mismatch)
+
+
+def _at_tokens(run: ReferenceRun, values: torch.Tensor) -> torch.Tensor:
+    return values.gather(1, torch.tensor(run.tokens)[:, None])[:, 0]
+
+
+def _mismatch(index: int, position: int, run: ReferenceRun, logprobs: torch.Tensor) -> Mismatch:
+    token_id = int(logprobs[position].argmax())
+    expected = run.tokens[position]
+    return Mismatch(
+        index,
+        position,
+        token_id,
+        logprobs[position, token_id].item(),
+        expected,
+        run.logprobs[position, expected].item(),
+    )

@@ -1,0 +1,127 @@
+"""`runtime check`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runtime.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from runtime.check.outcome import Outcome
+    from runtime.model_config import ModelConfig
+
+EXAMPLES = """examples:
+  runtime check path/to/model                  fp32: the same tokens in every scenario
+  runtime check path/to/model --dtype bf16     log-probabilities along Hugging Face's tokens
+  runtime check path/to/model --prompts 12 --max-tokens 200 --json
+
+exit code: 0 all equal, 1 a mismatch (the first position is named), 2 usage"""
+
+_PIPE_WIDTH = 160
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
+    parser.add_argument("--against", choices=("hf",), default="hf", help="default hf: transformers")
+    parser.add_argument(
+        "--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32"
+    )
+    parser.add_argument("--prompts", type=int, default=6, help="random prompts (default 6)")
+    parser.add_argument("--max-tokens", type=int, default=64, help="per prompt (default 64)")
+    parser.add_argument("--seed", type=int, default=0, help="of the prompts (default 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Compare, print a table, return 1 on any mismatch."""
+    for name in ("prompts", "max_tokens"):
+        if getattr(options, name) < 1:
+            raise InvalidParameterError(name, getattr(options, name), "at least 1")
+    from runtime.model_config import load_model_config
+
+    config = load_model_config(options.model)
+    prompts = _prompts(options, config)
+    outcomes = list(_checks(options, config, prompts))
+    if options.json:
+        rows = [{**dataclasses.asdict(o), "passed": o.passed} for o in outcomes]
+        json.dump(rows, sys.stdout, indent=1)
+        print()
+    else:
+        _print(options, outcomes)
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+def _prompts(options: argparse.Namespace, config: ModelConfig) -> list[list[int]]:
+    """Random ids; lengths spread from 1 to what the context leaves, at most 160."""
+    longest = min(160, config.max_position - options.max_tokens)
+    if longest < 1:
+        raise InvalidParameterError(
+            "max_tokens", options.max_tokens, f"below the model's context, {config.max_position}"
+        )
+    source = random.Random(options.seed)
+    spread = max(1, options.prompts - 1)
+    lengths = [1 + (longest - 1) * index // spread for index in range(options.prompts)]
+    return [[source.randrange(config.vocab_size) for _ in range(length)] for length in lengths]
+
+
+def _checks(
+    options: argparse.Namespace, config: ModelConfig, prompts: list[list[int]]
+) -> Iterator[Outcome]:
+    from transformers.utils import logging
+
+    from runtime.check.engine_bench import EngineBench
+    from runtime.check.exact import check_exact
+    from runtime.check.forced import check_forced, check_free
+    from runtime.check.reference import Reference
+    from runtime.check.scenarios import SCENARIOS
+
+    logging.disable_progress_bar()
+    reference = Reference(options.model, options.dtype, sorted(config.eos_token_ids))
+    runs = [reference.run(prompt, options.max_tokens) for prompt in prompts]
+    del reference
+    max_len = max(map(len, prompts)) + options.max_tokens
+    if options.dtype == "fp32":
+        bench = EngineBench(options.model, "fp32", max_len)
+        yield from check_exact(bench, runs, options.max_tokens)
+        return
+    wide = Reference(options.model, "fp32", sorted(config.eos_token_ids))
+    exact = [wide.score(run) for run in runs]
+    del wide
+    bench = EngineBench(options.model, options.dtype, max_len)
+    together = next(scenario for scenario in SCENARIOS if scenario.name == "all at once")
+    yield check_forced(bench.engine(together), runs, exact)
+    yield check_free(bench.engine(together), runs, exact, options.max_tokens)
+
+
+def _print(options: argparse.Namespace, outcomes: list[Outcome]) -> None:
+    table = Table(
+        title=f"{options.model} against transformers, {options.dtype}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for column in ("tier", "scenario", "tokens", "result", "note"):
+        table.add_column(column, justify="right" if column == "tokens" else "left")
+    for o in outcomes:
+        result = "ok" if o.passed else "MISMATCH"
+        row = (o.tier.value, o.scenario, str(o.num_tokens), result, o.note)
+        table.add_row(*map(Text, row))
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(highlight=False, width=width).print(table)
+    for outcome in outcomes:
+        if not outcome.passed:
+            print(f"{outcome.tier.value}, {outcome.scenario}: ", end="")
+            print(outcome.mismatch or outcome.problem)
