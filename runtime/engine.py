@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
 
 import torch
 
+from runtime.batch import ScheduledBatch
+from runtime.beam_state import BeamState
 from runtime.config import EngineConfig
 from runtime.errors import InvalidParameterError
 from runtime.kv_cache import KVCache
@@ -15,8 +18,8 @@ from runtime.model_config import load_model_config
 from runtime.model_runner import Model, ModelRunner
 from runtime.outputs import RequestOutput
 from runtime.request_state import RequestState
-from runtime.sampler import Sampler
-from runtime.sampling_params import SamplingParams
+from runtime.sampler import Sampled, Sampler
+from runtime.sampling_params import BeamSearchParams, SamplingParams
 from runtime.scheduler import Scheduler
 from runtime.sequence import FinishReason, Request
 from runtime.tokenizer import Tokenizer
@@ -64,7 +67,7 @@ class LLMEngine:
             device,
         )
         self.runner = ModelRunner(model, cache, Sampler(config.seed), device)
-        self._states: dict[str, RequestState] = {}
+        self._states: dict[str, RequestState | BeamState] = {}
 
     @property
     def has_unfinished(self) -> bool:
@@ -75,7 +78,7 @@ class LLMEngine:
         self,
         request_id: str,
         prompt: str | Tokens[int],
-        params: SamplingParams | None = None,
+        params: SamplingParams | BeamSearchParams | None = None,
         *,
         priority: int = 0,
         cache_salt: str | None = None,
@@ -85,7 +88,7 @@ class LLMEngine:
         Args:
             request_id: a name that no live request has.
             prompt: text, or token ids.
-            params: how to sample; the defaults if None.
+            params: how to sample, or to search; the sampling defaults if None.
             priority: smaller is sooner, under the priority policy.
             cache_salt: share cached prefixes only with requests of this salt.
 
@@ -94,21 +97,28 @@ class LLMEngine:
                 needed without a tokenizer.
             RequestRefusedError: this engine cannot take it, or not now.
         """
-        params = SamplingParams() if params is None else params
-        self._check(params)
+        beam_search = params if isinstance(params, BeamSearchParams) else None
+        sampling = params if isinstance(params, SamplingParams) else SamplingParams()
+        self._check(sampling)
         text = prompt if isinstance(prompt, str) else None
         token_ids = self._encode(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(
             request_id,
             tuple(token_ids),
-            params,
+            sampling,
+            beam_search=beam_search,
             eos_token_ids=self.model_config.eos_token_ids,
             priority=priority,
             cache_salt=cache_salt,
         )
         self._check_vocabulary("prompt_token_ids", max(token_ids))
         sequence = self.scheduler.add_request(request)
-        self._states[request_id] = RequestState(request, sequence, text, self.tokenizer)
+        state: RequestState | BeamState
+        if beam_search is None:
+            state = RequestState(request, sequence, text, self.tokenizer)
+        else:
+            state = BeamState(request, sequence, text, self.tokenizer)
+        self._states[request_id] = state
 
     def step(self) -> list[RequestOutput]:
         """Compute one step; returns the requests that it brought forward, each once."""
@@ -116,23 +126,40 @@ class LLMEngine:
         if batch.is_empty:
             return []
         output = self.runner.run(batch)
-        sampled = output.sampled
-        self.scheduler.finish_step(batch, sampled.token_ids)
+        self.scheduler.finish_step(batch, output.sampled.token_ids)
         for scores in output.prompt_logprobs:
-            self._states[scores.sequence.request.request_id].take_prompt_logprobs(scores)
-        changed: dict[str, RequestState] = {}
-        rows = zip(batch.samples, sampled.token_ids, sampled.logprobs, strict=True)
-        for sequence, token_id, logprobs in rows:
-            state = self._states[sequence.request.request_id]
-            changed[sequence.request.request_id] = state
-            has_stopped = state.take(sequence, token_id, logprobs)
-            if has_stopped and not sequence.is_finished:
-                self.scheduler.finish_sequence(sequence, FinishReason.STOP)
-        outputs = [state.output() for state in changed.values()]
+            state = self._states[scores.sequence.request.request_id]
+            assert isinstance(state, RequestState)
+            state.take_prompt_logprobs(scores)
+        outputs = [state.output() for state in self._take_samples(batch, output.sampled)]
         for done in outputs:
             if done.finished:
                 del self._states[done.request_id]
         return outputs
+
+    def _take_samples(
+        self, batch: ScheduledBatch, sampled: Sampled
+    ) -> Iterable[RequestState | BeamState]:
+        """Hand the step's tokens to their requests; returns those that moved."""
+        changed: dict[str, RequestState | BeamState] = {}
+        searches: dict[str, BeamState] = {}
+        for row, sequence in enumerate(batch.samples):
+            request_id = sequence.request.request_id
+            state = self._states[request_id]
+            if isinstance(state, BeamState):
+                candidates = sampled.candidates[row]
+                assert candidates is not None
+                state.take(sequence, candidates)
+                searches[request_id] = state
+                continue
+            changed[request_id] = state
+            has_stopped = state.take(sequence, sampled.token_ids[row], sampled.logprobs[row])
+            if has_stopped and not sequence.is_finished:
+                self.scheduler.finish_sequence(sequence, FinishReason.STOP)
+        for request_id, search in searches.items():
+            if search.advance(self.scheduler):
+                changed[request_id] = search
+        return changed.values()
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """End a request now; returns what it has so far, None if it is not live."""

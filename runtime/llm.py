@@ -16,7 +16,7 @@ from runtime.config import EngineConfig
 from runtime.engine import LLMEngine
 from runtime.errors import InvalidParameterError
 from runtime.outputs import RequestOutput
-from runtime.sampling_params import SamplingParams
+from runtime.sampling_params import BeamSearchParams, SamplingParams
 
 Prompt = str | Sequence[int]
 
@@ -73,13 +73,32 @@ class LLM:
                 raise InvalidParameterError(
                     "sampling_params", len(params), f"one, or as many as prompts: {len(many)}"
                 )
+        return self._run(many, params, use_tqdm)
+
+    def beam_search(
+        self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams, *, use_tqdm: bool = True
+    ) -> list[RequestOutput]:
+        """Search for the most likely outputs of every prompt; each request's are best first.
+
+        Raises:
+            RequestRefusedError: the engine cannot take one of them.
+        """
+        many = _as_list(prompts)
+        return self._run(many, [params] * len(many), use_tqdm)
+
+    def _run(
+        self,
+        prompts: Sequence[Prompt],
+        params: Sequence[SamplingParams | BeamSearchParams],
+        use_tqdm: bool,
+    ) -> list[RequestOutput]:
         ids: list[str] = []
         done: dict[str, RequestOutput] = {}
         show = use_tqdm and sys.stderr.isatty()
         try:
             with _progress(show) as progress:
-                task = progress.add_task("generating", total=len(many), rate="")
-                for prompt, each in zip(many, params, strict=True):
+                task = progress.add_task("generating", total=len(prompts), rate="")
+                for prompt, each in zip(prompts, params, strict=True):
                     ids.append(str(next(self._numbers)))
                     self.engine.add_request(ids[-1], prompt, each)
                 num_tokens = 0

@@ -12,12 +12,13 @@ from typing import Any
 from runtime.cli.engine_options import add_engine_arguments, engine_config
 from runtime.errors import InvalidParameterError
 from runtime.outputs import RequestOutput
-from runtime.sampling_params import SamplingParams
+from runtime.sampling_params import BeamSearchParams, SamplingParams
 
 EXAMPLES = """examples:
   runtime generate path/to/model --prompt "Once upon a time"
   runtime generate path/to/model --prompt "A" --prompt "B" --max-tokens 50 --json
   runtime generate path/to/model --prompt "Dear" --temperature 0.8 --top-p 0.95 --seed 1 --n 3
+  runtime generate path/to/model --prompt "Dear" --beam-width 4
   runtime generate path/to/model --prompt-ids 1,15043,3186"""
 
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stop", action="append", default=[], help="ends the text; repeatable")
     group.add_argument("--logprobs", type=int, help="most likely tokens to report, with --json")
     group.add_argument("--ignore-eos", action="store_true")
+    group.add_argument("--beam-width", type=int, help="search with so many beams, not sampling")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_engine_arguments(parser)
 
@@ -64,13 +66,21 @@ def handle(options: argparse.Namespace) -> int:
         logprobs=options.logprobs,
         ignore_eos=options.ignore_eos,
     )
+    beams = BeamSearchParams(
+        1 if options.beam_width is None else options.beam_width,
+        max_tokens=options.max_tokens,
+        ignore_eos=options.ignore_eos,
+    )
     config = dataclasses.replace(engine_config(options), skip_tokenizer=not options.prompt)
     # torch and transformers are loaded only now, after every word has been checked.
     from runtime.llm import LLM
 
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     llm = LLM(given.pop("model"), **given)
-    outputs = llm.generate(prompts, params)
+    if options.beam_width is None:
+        outputs = llm.generate(prompts, params)
+    else:
+        outputs = llm.beam_search(prompts, beams)
     if options.json:
         json.dump([dataclasses.asdict(o) for o in outputs], sys.stdout, indent=1)
         print()

@@ -42,6 +42,14 @@ def test_generate_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"# the fox\n{text}# dog\n" in capsys.readouterr().out
 
 
+def test_generate_beams(reference: GetReference, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(reference("llama").folder)
+    command = ["generate", folder, "--prompt-ids", "5,6", "--max-tokens", "4", "--beam-width", "3"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in lines] == ["[0] ", "[1] ", "[2] "]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
