@@ -4,9 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format soak bench-scheduler clean
 help:            ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)   ## tune a real model's kernels for an A100, without an A100
-	$(BIN)/autotune run --gpu a100 --model llama-3.1-8b --effort predict --budget 150
+	$(BIN)/autotune run --gpu a100 --model llama-3.1-8b --trials 8 --results out/demo
 
 test: $(STAMP)   ## the whole suite, two processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -27,6 +27,12 @@ check: $(STAMP)  ## format, lint, types
 format: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+soak: $(STAMP)   ## 100,000 random scheduler steps against a shadow of the KV cache
+	$(BIN)/python ci/soak.py --steps 100000
+
+bench-scheduler: $(STAMP) ## microseconds per scheduler step at 256 running sequences
+	$(BIN)/python ci/bench_scheduler.py
 
 clean:           ## remove the virtual environment and tool caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
