@@ -22,12 +22,10 @@ from search_cases import (
 
 from autotune.errors import StorageError, UnknownChoiceError, UsageError
 from autotune.search.candidates import Candidates
-from autotune.search.journal import repair_journal
+from autotune.search.journal import Journal, repair_journal
 from autotune.search.ledger import BATCH_SIZE, open_storage
 from autotune.search.samplers import SAMPLERS
 from autotune.space import Knob, SearchSpace
-
-pytestmark = pytest.mark.usefixtures("unsynced")
 
 # The Gaussian process takes seconds per fit: enough trials for two of them (10 are start-up).
 TRIALS = {name: 12 if name == "gp" else 26 for name in SAMPLERS}
@@ -207,6 +205,11 @@ def test_a_torn_line_is_cut_off(tmp_path: Path, content: bytes, kept: bytes) -> 
     journal.write_bytes(content)
     assert repair_journal(journal) == len(content) - len(kept)
     assert journal.read_bytes() == kept
+
+
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(StorageError, match="cannot write the study file /dev/full"):
+        Journal(Path("/dev/full")).append_logs([{"op_code": 0}])
 
 
 def test_no_journal_needs_no_repair(tmp_path: Path) -> None:

@@ -27,8 +27,6 @@ from autotune.search.ledger import BATCH_SIZE
 from autotune.space import Config, Constraint, SearchSpace
 from autotune.tune import SearchOptions, tune
 
-pytestmark = pytest.mark.usefixtures("unsynced")
-
 A100 = lookup("a100")
 NARROW, WIDE = ToyProblem(), ToyProblem(width=128)
 NUM_BINARIES = 54
