@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
 
 from autotune.arch import GPUS, GpuArch, lookup
 from autotune.build import Builder
 from autotune.cell import Cell
 from autotune.cli.exit_codes import INTERRUPTED
-from autotune.cli.output import print_json, print_table
+from autotune.cli.output import print_json
+from autotune.cli.summary import print_summary, run_document
 from autotune.cli.types import block_sizes, positive_float, positive_int
 from autotune.deadline import Deadline
 from autotune.device import find_local, local_devices
@@ -26,11 +24,10 @@ from autotune.model_shape import PRESETS, load
 from autotune.paths import cache_dir, results_target, studies_dir, templates_dir
 from autotune.pool import WorkerPool
 from autotune.progress import choose_reporter
-from autotune.records import to_json
 from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
 from autotune.search.samplers import SAMPLERS
-from autotune.tune import EFFORT_TRIALS, SearchOptions, Tuned, tune
+from autotune.tune import EFFORT_TRIALS, SearchOptions, tune
 
 EXAMPLES = """examples:
   autotune run --gpu a100                           the default model's shapes
@@ -41,16 +38,6 @@ Without that GPU in this machine every candidate is cross-compiled for it and ra
 compiler says and a cost model; such times are labelled predicted."""
 
 DEFAULT_MODEL = "llama-3.1-8b"
-_COLUMNS = (
-    "cell",
-    ">legal",
-    ">tried",
-    ">sound",
-    ">gain",
-    ">best gain",
-    ">of floor",
-    "most often changed from the default",
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -187,9 +174,9 @@ def handle(options: argparse.Namespace) -> int:
             reporter.stop()
     seconds = time.monotonic() - started
     if options.json:
-        print_json(_document(arch, done, builder.compiled, seconds))
+        print_json(run_document(arch, done, builder.compiled, seconds))
     else:
-        _print_summary(arch, done, builder.compiled, seconds)
+        print_summary(arch, done, builder.compiled, seconds)
     return 0
 
 
@@ -202,90 +189,3 @@ def _arch(name: str | None) -> GpuArch:
     raise NoDeviceError(
         f"no known GPU in this machine; say which one to tune for: --gpu {'|'.join(GPUS)}"
     )
-
-
-def _document(
-    arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds: float
-) -> dict[str, Any]:
-    return {
-        "gpu": arch.name,
-        "seconds": round(seconds, 1),
-        "compiled": compiled,
-        "cells": [
-            {
-                "kernel": tuned.cell.spec.name,
-                "exact": dict(tuned.result.exact),
-                "search": dict(tuned.result.search),
-                "file": str(tuned.path),
-                "points": [
-                    {**to_json(selection), "gain": selection.gain}
-                    for selection in tuned.result.selections
-                ],
-            }
-            for tuned in done
-        ],
-    }
-
-
-def _print_summary(arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds: float) -> None:
-    kernels: dict[str, list[Tuned]] = {}
-    for tuned in done:
-        kernels.setdefault(tuned.cell.spec.name, []).append(tuned)
-    for kernel, members in kernels.items():
-        print_table(
-            f"{kernel} on {arch.name} ({_provenance(members)})",
-            _COLUMNS,
-            [_row(tuned, members) for tuned in members],
-        )
-        print()
-    tried = sum(sum(t.result.search["outcomes"].values()) for t in done)
-    print(
-        f"{tried} candidates judged in {seconds:.0f} s, {compiled} of them compiled "
-        f"({compiled / seconds:.1f}/s); gain: time of the default over time of the selection, "
-        "geometric mean over the points"
-    )
-    for path in dict.fromkeys(tuned.path for tuned in done):
-        print(f"wrote {path}")
-    first = done[0].cell
-    print(f"why each won: autotune show {first.spec.name} --gpu {arch.name}")
-
-
-def _provenance(members: Sequence[Tuned]) -> str:
-    kinds = {s.provenance.value for tuned in members for s in tuned.result.selections}
-    return ", ".join(sorted(kinds))
-
-
-def _row(tuned: Tuned, members: Sequence[Tuned]) -> tuple[str, ...]:
-    search, selections = tuned.result.search, tuned.result.selections
-    gains = [s.gain for s in selections if s.gain is not None]
-    shares = [s.floor_us / s.time_us for s in selections if s.time_us]
-    # Axes that all cells of this kernel share say nothing in a table of them.
-    varying = {
-        name: value
-        for name, value in tuned.result.exact.items()
-        if any(other.result.exact[name] != value for other in members)
-    }
-    label = " ".join(f"{name}={value}" for name, value in varying.items()) or "all"
-    return (
-        label,
-        str(search["space"]["legal"]),
-        str(sum(search["outcomes"].values())),
-        str(search["outcomes"].get("ok", 0)),
-        f"{_geometric_mean(gains):.2f}x" if gains else "-",
-        f"{max(gains):.2f}x" if gains else "-",
-        f"{_geometric_mean(shares):.0%}" if shares else "-",
-        _usual(tuned),
-    )
-
-
-def _usual(tuned: Tuned) -> str:
-    """The most frequent difference from the default."""
-    texts = []
-    for point, selection in zip(tuned.cell.points, tuned.result.selections, strict=True):
-        changed = selection.config.changes_from(tuned.cell.defaults[point])
-        texts.append(", ".join(changed) or "the default itself")
-    return max(texts, key=texts.count)
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))

@@ -38,6 +38,7 @@ LAYERS = (
     ("autotune.cli.exit_codes",),
     ("autotune.cli",),
     ("autotune.cli.output", "autotune.cli.types"),
+    ("autotune.cli.summary",),
     ("autotune.cli.*",),
     ("autotune.__main__",),
 )  # fmt: skip
