@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +13,10 @@ from autotune.device import LocalDevice
 from autotune.pool import Outcome, WorkerPool
 from autotune.problem import Problem
 from autotune.race import speedup, timing
-from autotune.records import Environment, Evaluation, Provenance, Selection, Status
+from autotune.records import CompileReport, Environment, Evaluation, Provenance, Selection, Status
 from autotune.render import TemplateFolder
 from autotune.select import LEAST_GAIN
 from autotune.space import Config
-
-FINALISTS = {"quick": 8, "full": 16, "exhaustive": 32}
-"""Configurations timed per point, besides the default, by effort."""
 
 _CHECK_TIMEOUT_S = 60.0
 _RACE_TIMEOUT_S = 300.0
@@ -105,9 +102,11 @@ def measure(
 ) -> list[Selection]:
     """Race the finalists of every point; where a race fails, the predicted selection stays."""
     usable = [evaluation for evaluation in evaluations if evaluation.status is Status.OK]
+    # A default may be the twin of another binary: then it is in no candidate's place, yet runs.
+    reports = {cell.space.binary_of(e.config): e.reports for e in evaluations}
     faults: dict[Config, str | None] = {}
     return [
-        _measure_at(cell, point, usable, selection, device, finalists, faults)
+        _measure_at(cell, point, usable, reports, selection, device, finalists, faults)
         for point, selection in zip(cell.points, predicted, strict=True)
     ]
 
@@ -116,6 +115,7 @@ def _measure_at(
     cell: Cell,
     point: Problem,
     usable: Sequence[Evaluation],
+    reports: Mapping[Config, tuple[CompileReport, ...]],
     predicted: Selection,
     device: Device,
     finalists: int,
@@ -148,10 +148,6 @@ def _measure_at(
             )
         else:
             reason += f"; {gain.ratio:.3f}x the default [{gain.low:.3f}, {gain.high:.3f}]"
-    binary = cell.space.binary_of(best)
-    reports = next(
-        (e.reports for e in usable if cell.space.binary_of(e.config) == binary), predicted.reports
-    )
     return Selection(
         exact=point.exact_axes(),
         nearest=point.nearest_axes(),
@@ -162,6 +158,6 @@ def _measure_at(
         default_us=times[default].median_us if default in times else None,
         floor_us=cell.floor_us(point),
         reason=reason,
-        reports=reports,
+        reports=reports[cell.space.binary_of(best)],
         timing=times[best],
     )

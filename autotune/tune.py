@@ -12,17 +12,15 @@ from autotune.build import Builder
 from autotune.cell import Cell
 from autotune.cost_model import MODEL_VERSION
 from autotune.deadline import Deadline
+from autotune.effort import DEFAULT_SAMPLER, EFFORTS
 from autotune.judge import DuplicateFinder
-from autotune.measure import FINALISTS, Device, measure
+from autotune.measure import Device, measure
 from autotune.progress import Reporter
 from autotune.records import Environment, Evaluation, Selection, Status, to_json
 from autotune.results import CellResult, ResultsStore
 from autotune.search.candidates import Candidates
 from autotune.search.ledger import Asked, Ledger, Storage, open_storage
 from autotune.select import select
-
-EFFORT_TRIALS = {"predict": 24, "quick": 32, "full": 200, "exhaustive": None}
-"""Binaries compiled per cell; None for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +30,14 @@ class SearchOptions:
     effort: str = "predict"
     trials: int | None = None
     """Binaries per cell; None for what the effort says."""
-    sampler: str = "classifier"
+    sampler: str = DEFAULT_SAMPLER
     seed: int = 0
     resume: bool = False
     storage_url: str | None = None
 
     def trials_for(self, cell: Cell) -> int:
         """Number of binaries to try in a cell."""
-        wanted = self.trials if self.trials is not None else EFFORT_TRIALS[self.effort]
+        wanted = self.trials if self.trials is not None else EFFORTS[self.effort].trials
         return len(cell.binaries) if wanted is None else min(wanted, len(cell.binaries))
 
 
@@ -123,14 +121,15 @@ def tune_cell(
                 registers=main and main.registers,
                 shared_bytes=main and main.shared_bytes,
             )
-        if deadline.passed:
+        if deadline.passed and len(evaluations) < trials:
             stopped = "budget"
             break
     if stopped == "budget":
         reporter.advance(trials - len(evaluations))
     selections = select(cell, evaluations)
     if device is not None:
-        selections = measure(cell, evaluations, selections, device, FINALISTS[options.effort])
+        finalists = EFFORTS[options.effort].finalists
+        selections = measure(cell, evaluations, selections, device, finalists)
     environment = builder.environment if device is None else device.describe(builder.environment)
     return _result(cell, builder, environment, options, evaluations, selections, stopped)
 

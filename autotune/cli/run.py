@@ -12,10 +12,10 @@ from autotune.build import Builder
 from autotune.cell import Cell
 from autotune.cli.exit_codes import INTERRUPTED
 from autotune.cli.output import print_json
-from autotune.cli.summary import print_summary, run_document
 from autotune.cli.types import block_sizes, positive_float, positive_int
 from autotune.deadline import Deadline
 from autotune.device import find_local, local_devices
+from autotune.effort import DEFAULT_SAMPLER, EFFORTS, SAMPLERS
 from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.dtypes import FLOAT_DTYPES
@@ -26,8 +26,6 @@ from autotune.pool import WorkerPool
 from autotune.progress import choose_reporter
 from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
-from autotune.search.samplers import SAMPLERS
-from autotune.tune import EFFORT_TRIALS, SearchOptions, tune
 
 EXAMPLES = """examples:
   autotune run --gpu a100                           the default model's shapes
@@ -72,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=FLOAT_DTYPES, help="activations (default: the model's)")
     add(
         "--effort",
-        choices=tuple(EFFORT_TRIALS),
+        choices=tuple(EFFORTS),
         help="predict measures nothing; default quick with that GPU in this machine, else predict",
     )
     add("--trials", type=positive_int, metavar="N", help="binaries tried per cell")
@@ -84,9 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--sampler",
-        default="classifier",
+        default=DEFAULT_SAMPLER,
         metavar="NAME",
-        help=f"default classifier; one of {', '.join(SAMPLERS)}",
+        help=f"default {DEFAULT_SAMPLER}; one of {', '.join(SAMPLERS)}",
     )
     add("--seed", type=int, default=0, help="same seed, same results (default 0)")
     add(
@@ -126,6 +124,10 @@ def handle(options: argparse.Namespace) -> int:
     ]
     if not cells:
         raise UsageError(f"{options.model} needs none of the chosen kernels")
+    # Optuna and scikit-learn take seconds to load: not before the arguments are known to be good.
+    from autotune.cli.summary import print_summary, run_document
+    from autotune.tune import SearchOptions, tune
+
     search = SearchOptions(
         effort=effort,
         trials=options.trials,

@@ -13,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from autotune.effort import SAMPLERS
 from autotune.errors import UnknownChoiceError
 from autotune.search.candidates import Candidates
 from autotune.search.classifier import ClassifierModel, History
@@ -136,7 +137,6 @@ _OPTUNA: dict[str, Callable[[int], BaseSampler]] = {
     "gp": lambda seed: GPSampler(seed=seed),
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
 }
-SAMPLERS = ("classifier", "random", *_OPTUNA)
 
 
 def make_sampler(

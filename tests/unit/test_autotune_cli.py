@@ -13,12 +13,12 @@ from record_cases import make_selection, sha
 
 from autotune.arch import GPUS
 from autotune.cli import COMMANDS, main
+from autotune.effort import SAMPLERS
 from autotune.kernels import KERNELS
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.model_shape import PRESETS
 from autotune.records import Environment
 from autotune.results import CellResult, ResultsStore
-from autotune.search.samplers import SAMPLERS
 
 DECODE = "paged_attention_decode"
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # here. Modules of an open row may build on each other, without cycles.
 LAYERS = (
     ("autotune", "autotune.compiler", "autotune.search"),
-    ("autotune.errors", "autotune.sm", "autotune.deadline", "autotune.progress",
+    ("autotune.errors", "autotune.sm", "autotune.deadline", "autotune.effort", "autotune.progress",
      "autotune.portfolio"),
     ("autotune.paths", "autotune.files", "autotune.arch", "autotune.json_fields"),
     ("autotune.space", "autotune.problem", "autotune.model_shape", "autotune.device"),

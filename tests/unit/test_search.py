@@ -20,11 +20,11 @@ from search_cases import (
     open_ledger,
 )
 
+from autotune.effort import SAMPLERS
 from autotune.errors import StorageError, UnknownChoiceError, UsageError
 from autotune.search.candidates import Candidates
 from autotune.search.journal import Journal, repair_journal
 from autotune.search.ledger import BATCH_SIZE, open_storage
-from autotune.search.samplers import SAMPLERS
 from autotune.space import Knob, SearchSpace
 
 # The Gaussian process takes seconds per fit: enough trials for two of them (10 are start-up).
