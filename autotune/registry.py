@@ -119,7 +119,7 @@ class TunedKernels:
         fitting = [
             (gpu, selection)
             for gpu, selection in self._selections[kernel]
-            if selection.exact == exact and selection.config in space
+            if selection.exact == exact and space.why_illegal(selection.config) is None
         ]
         if not fitting:
             config = spec.default_config(problem, self.arch)

@@ -86,15 +86,18 @@ class PagedAttentionPrefill:
         Keys, loop and grid as in vLLM's unified attention, rows as in its older prefix kernel and
         in SGLang's extend kernel; fewer where a sequence has fewer, half for heads above 128.
         """
-        rows = next_power_of_2(problem.query_len * problem.group)
+        wanted = next_power_of_2(problem.query_len * problem.group)
         most_rows = 64 if problem.head_dim <= 128 else 32
+        rows = max(16, min(most_rows, wanted), next_power_of_2(problem.group))
+        layout = AttentionLayout(arch, problem.dtype, problem.head_dim)
         return self.space(problem, arch).closest(
             {
-                "block_m": max(16, min(most_rows, rows), next_power_of_2(problem.group)),
+                "block_m": rows,
                 "tile": 32,
                 "lookup": "scalar" if problem.block_size >= 32 else "gather",
                 "prefetch": False,
                 "tail": "masked",
+                "value_parts": layout.value_parts(rows, 4)[0],
                 "num_warps": 4,
                 "num_stages": 2,
                 "order": "blocks",
