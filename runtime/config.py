@@ -19,7 +19,8 @@ class EngineConfig:
     model: Path
     """Folder with config.json and safetensors files."""
     dtype: str = "auto"
-    """Of weights, activations and KV cache; auto takes the checkpoint's."""
+    """Of weights, activations and KV cache; auto takes the checkpoint's, or fp32 on a CPU that has
+    no instructions for it."""
     device: str = "cpu"
     ops: str = "torch"
     """Operation set that the model runs on."""

@@ -48,8 +48,9 @@ class LLMEngine:
         self.config = config
         self.model_config = sizes = load_model_config(config.model)
         device = torch.device(config.device)
-        dtype = DTYPES[sizes.dtype if config.dtype == "auto" else config.dtype]
         ops = make_ops(config.ops)
+        is_auto = config.dtype == "auto"
+        dtype = DTYPES[ops.auto_dtype(sizes.dtype) if is_auto else config.dtype]
         block_size = config.block_size or ops.default_block_size
         limits = plan_memory(config, sizes, block_size, dtype.itemsize)
         self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)

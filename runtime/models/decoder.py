@@ -81,7 +81,7 @@ class Decoder:
 
     def forward(self, step: ModelInput, cache: KVCache) -> torch.Tensor:
         """Compute the last hidden states [num_tokens, hidden_size], and write keys and values."""
-        plan = self._ops.plan(step, self._rope_table, cache.block_size)
+        plan = self._ops.plan(step, self._rope_table)
         x = F.embedding(step.token_ids, self._embedding)
         if self._scale is not None:
             x = x * self._scale

@@ -44,6 +44,10 @@ class OperationSet(Protocol):
     default_block_size: int
     """Tokens per KV block where the caller has no wish."""
 
+    def auto_dtype(self, checkpoint: str) -> str:
+        """Return the type to compute a checkpoint of this type in, if the caller has no wish."""
+        ...
+
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         """Prepare x W^T + b; weight [n, k], bias [n]. The set owns both from here on."""
         ...
@@ -64,7 +68,7 @@ class OperationSet(Protocol):
         """Norm of x + residual, and that sum."""
         ...
 
-    def plan(self, step: ModelInput, rope_table: torch.Tensor, block_size: int) -> Any:
+    def plan(self, step: ModelInput, rope_table: torch.Tensor) -> Any:
         """Prepare what all layers share in one step; only this set looks into it."""
         ...
 

@@ -20,18 +20,37 @@ _MASKED_ROWS = 512
 class AttentionPlan:
     """What all layers of one step share: angles, and where each sequence's context is."""
 
-    def __init__(self, step: ModelInput, angles: torch.Tensor, block_size: int) -> None:
+    def __init__(self, step: ModelInput, angles: torch.Tensor) -> None:
         self.step = step
         self.angles = angles  # [num_tokens, 2, rotary_dim / 2]
-        self.block_size = block_size
         self.places = tuple(_place(table, angles.device) for table in step.block_tables)
         """Per sequence: the blocks as a range, or as int64 [num_blocks] to gather."""
+        gathered = [len(place) for place in self.places if isinstance(place, torch.Tensor)]
+        self._most_gathered = max(gathered, default=0)
+        self._scratch: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def context(self, pool: torch.Tensor, index: int) -> torch.Tensor:
-        """Keys or values of a sequence: [context_len, num_kv_heads, head_dim]."""
+    def context(self, kv: LayerKV, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a sequence, each [context_len, num_kv_heads, head_dim].
+
+        They may lie in memory that the next call for this step writes over.
+        """
         place = self.places[index]
-        blocks = pool[place] if isinstance(place, slice) else pool.index_select(0, place)
-        return blocks.flatten(0, 1)[: self.step.context_lens[index]]
+        length = self.step.context_lens[index]
+        if isinstance(place, slice):
+            key, value = kv.key[place], kv.value[place]
+        else:
+            key, value = self._gather(kv, place)
+        return key.flatten(0, 1)[:length], value.flatten(0, 1)[:length]
+
+    def _gather(self, kv: LayerKV, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # One buffer for all sequences and layers of a step stays in the cache of the core.
+        if self._scratch is None:
+            shape = (self._most_gathered, *kv.key.shape[1:])
+            self._scratch = (kv.key.new_empty(shape), kv.value.new_empty(shape))
+        key, value = (buffer[: len(place)] for buffer in self._scratch)
+        torch.index_select(kv.key, 0, place, out=key)
+        torch.index_select(kv.value, 0, place, out=value)
+        return key, value
 
 
 def _place(table: tuple[int, ...], device: torch.device) -> slice | torch.Tensor:
@@ -59,8 +78,7 @@ def attend(
     row = 0
     for index, count in enumerate(plan.step.query_lens):
         rows = slice(row, row + count)
-        key = plan.context(kv.key, index)
-        value = plan.context(kv.value, index)
+        key, value = plan.context(kv, index)
         if count == 1:
             out[rows] = _decode(query[rows], key, value, spec)
         else:

@@ -12,6 +12,7 @@ from runtime.kv_cache import LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec, Linear
 from runtime.ops.torch_attention import AttentionPlan, attend
+from runtime.ops.torch_linear import native_dtypes, prepare_linear
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": F.silu,
@@ -26,9 +27,13 @@ class TorchOps:
     name = "torch"
     default_block_size = 32
 
+    def auto_dtype(self, checkpoint: str) -> str:
+        """Take the checkpoint's type where the CPU has it, else fp32."""
+        return checkpoint if checkpoint in native_dtypes() else "fp32"
+
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         """Prepare x W^T + b."""
-        return partial(F.linear, weight=weight, bias=bias)
+        return prepare_linear(weight, bias)
 
     def gated_linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
@@ -56,9 +61,9 @@ class TorchOps:
         total = x + residual
         return self.rms_norm(total, weight, eps), total
 
-    def plan(self, step: ModelInput, rope_table: torch.Tensor, block_size: int) -> AttentionPlan:
+    def plan(self, step: ModelInput, rope_table: torch.Tensor) -> AttentionPlan:
         """Look up the angles, and where each sequence's keys are."""
-        return AttentionPlan(step, rope_table[step.positions], block_size)
+        return AttentionPlan(step, rope_table[step.positions])
 
     def rotate_and_write(
         self,
