@@ -13,6 +13,7 @@ from runtime.errors import EngineError
 COMMANDS = {
     "generate": "continue prompts",
     "check": "compare the engine with Hugging Face, token by token",
+    "bench": "measure throughput beside Hugging Face",
 }
 """Subcommand → what it does; each lives in the module of that name in this package."""
 

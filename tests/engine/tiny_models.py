@@ -91,15 +91,16 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
 """Name of a case -> its own fields; several cases may be of one family."""
 
 
-WITH_TEXT: dict[str, Mapping[str, Any]] = {
+SPECIAL: dict[str, Mapping[str, Any]] = {
     "llama-text": {"model_type": "llama", "vocab_size": 300},
+    "llama-long": {"model_type": "llama", "max_position_embeddings": 1024},
 }
-"""Cases for the tokenizer of `tiny_tokenizer`."""
+"""Cases for special ends: the tokenizer of `tiny_tokenizer`, the workloads of the benchmark."""
 
 
 def save_model(name: str, folder: Path) -> Any:
     """Save a case's checkpoint in fp32 and return Hugging Face's model."""
-    fields = {**_COMMON, **(CONFIGS | WITH_TEXT)[name]}
+    fields = {**_COMMON, **(CONFIGS | SPECIAL)[name]}
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(

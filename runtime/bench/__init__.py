@@ -1,0 +1,1 @@
+"""Throughput of the engine beside Hugging Face's ways to run the same requests."""
