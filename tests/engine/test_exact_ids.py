@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from conftest import NUM_TOKENS, Reference
-from tiny_models import CONFIGS
+from tiny_models import CONFIGS, hf_greedy, make_prompts
 
 from runtime.llm import LLM
 from runtime.preemption import PreemptionMode
 from runtime.sampling_params import SamplingParams
+from runtime.scheduler_config import SchedulingPolicy
 
 GetReference = Callable[[str], Reference]
 GREEDY = SamplingParams(temperature=0, max_tokens=NUM_TOKENS)
@@ -82,3 +83,30 @@ def test_a_neighbour_does_not_change_a_request(reference: GetReference) -> None:
     found = reference("llama")
     llm = make_llm(found, max_num_seqs=2, max_num_batched_tokens=16)
     assert tokens(llm, found.prompts) == found.outputs
+
+
+def test_longrope_beyond_the_original_context(reference: GetReference) -> None:
+    """Prompts longer than the original context use the long frequencies on both sides."""
+    found = reference("phi3")
+    prompts = make_prompts([130, 150], seed=4)
+    expected = [hf_greedy(found.model, prompt, NUM_TOKENS) for prompt in prompts]
+    llm = make_llm(found, max_model_len=256)
+    assert tokens(llm, prompts) == expected
+    assert tokens(llm, prompts) == expected, "with a warm prefix cache"
+    assert tokens(llm, [found.prompts[0]]) != [found.outputs[0]], "short prompts differ by now"
+
+
+@pytest.mark.parametrize("policy", SchedulingPolicy)
+def test_salts_and_priorities_change_no_token(
+    reference: GetReference, policy: SchedulingPolicy
+) -> None:
+    found = reference("llama")
+    engine = make_llm(found, policy=policy, max_num_seqs=2).engine
+    for index, prompt in enumerate([*found.prompts, *found.prompts]):
+        salt = "tenant" if index >= len(found.prompts) else None
+        engine.add_request(str(index), prompt, GREEDY, priority=-index, cache_salt=salt)
+    done = {}
+    while engine.has_unfinished:
+        done.update((output.request_id, output) for output in engine.step() if output.finished)
+    outputs = [list(done[str(index)].outputs[0].token_ids) for index in range(len(done))]
+    assert outputs == [*found.outputs, *found.outputs]
