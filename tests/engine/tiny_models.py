@@ -82,7 +82,7 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
         "model_type": "gemma2",
         "head_dim": 16,
         "num_hidden_layers": 3,
-        "query_pre_attn_scalar": 24,
+        "query_pre_attn_scalar": 8,
         "sliding_window": 12,
         "attn_logit_softcapping": 4.0,
         "final_logit_softcapping": 6.0,
@@ -111,6 +111,9 @@ def save_model(name: str, folder: Path) -> Any:
             # Norms and biases are ones and zeros at first, and would hide what forgets them.
             if parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
+            if fields.get("query_pre_attn_scalar") and "post_" in parameter_name:
+                # Gemma's scaled embedding outweighs what its normed layers add, at first.
+                parameter.add_(4.0)
             assert parameter.isfinite().all(), parameter_name
     model.eval()
     model.save_pretrained(folder)
