@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from autotune.kernels.dtypes import ACCUMULATION_ERROR, FLOAT_DTYPES, MACHINE_EPSILON
-from autotune.kernels.spec import Tolerance
+from autotune.kernels.paged_cache import PagedCache, make_paged_cache, random_paged_cache
+from autotune.kernels.spec import Inputs, Tolerance
 from autotune.model_shape import ModelShape
 from autotune.problem import Problem, exact, nearest
 from autotune.space import Constraint, Knob
@@ -86,3 +87,45 @@ def tolerance(problem: PagedAttentionProblem) -> Tolerance:
     """
     epsilon = MACHINE_EPSILON[problem.dtype] + ACCUMULATION_ERROR + problem.softcap * 2.0**-24
     return Tolerance(relative=2 * epsilon, elementwise=4 * epsilon)
+
+
+def poisoned_cache(
+    problem: PagedAttentionProblem, context_lens: list[int], seed: int, device: str
+) -> Inputs:
+    """The cache arguments of `launch` for a check; see `make_paged_cache`."""
+    cache = make_paged_cache(
+        context_lens,
+        problem.block_size,
+        problem.num_kv_heads,
+        problem.head_dim,
+        problem.dtype,
+        seed,
+        device,
+    )
+    return _cache_inputs(problem, cache)
+
+
+def full_cache(
+    problem: PagedAttentionProblem, num_seqs: int, context_len: int, seed: int, device: str
+) -> Inputs:
+    """The cache arguments of `launch` for timing; see `random_paged_cache`."""
+    cache = random_paged_cache(
+        num_seqs,
+        context_len,
+        problem.block_size,
+        problem.num_kv_heads,
+        problem.head_dim,
+        problem.dtype,
+        seed,
+        device,
+    )
+    return _cache_inputs(problem, cache)
+
+
+def _cache_inputs(problem: PagedAttentionProblem, cache: PagedCache) -> Inputs:
+    return {
+        "k_cache": cache.k,
+        "v_cache": cache.v,
+        "block_tables": cache.block_tables,
+        "scale": problem.head_dim**-0.5,
+    }

@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from autotune.kernels.dtypes import torch_dtype
-from autotune.kernels.paged_attention import PagedAttentionProblem
-from autotune.kernels.paged_cache import (
-    attend,
-    gather_context,
-    make_paged_cache,
-    random_paged_cache,
-)
+from autotune.kernels.paged_attention import PagedAttentionProblem, full_cache, poisoned_cache
+from autotune.kernels.paged_cache import attend, gather_context
 from autotune.kernels.spec import Inputs
 from autotune.problem import AxisValue, nearest
 
@@ -69,26 +64,15 @@ def make_inputs(problem: DecodeProblem, seed: int, device: str) -> Inputs:
     count = max(0, problem.num_seqs - len(telling))
     drawn = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
     context_lens = ([min(n, longest) for n in telling] + drawn)[: problem.num_seqs]
-    cache = make_paged_cache(
-        context_lens,
-        problem.block_size,
-        problem.num_kv_heads,
-        problem.head_dim,
-        problem.dtype,
-        seed,
-        device,
-    )
+    cache = poisoned_cache(problem, context_lens, seed, device)
     heads = problem.num_kv_heads * problem.group
     kind = torch_dtype(problem.dtype)
     q = torch.randn(problem.num_seqs, heads, problem.head_dim, generator=generator).to(kind)
     return {
         "out": torch.full_like(q, math.nan).to(device),
         "q": q.to(device),
-        "k_cache": cache.k,
-        "v_cache": cache.v,
-        "block_tables": cache.block_tables,
+        **cache,
         "context_lens": torch.tensor(context_lens, dtype=torch.int32, device=device),
-        "scale": problem.head_dim**-0.5,
     }
 
 
@@ -96,27 +80,15 @@ def bench_inputs(problem: DecodeProblem, seed: int, device: str) -> Inputs:
     """All sequences `context_len` long, pages of their own, shuffled."""
     import torch
 
-    cache = random_paged_cache(
-        problem.num_seqs,
-        problem.context_len,
-        problem.block_size,
-        problem.num_kv_heads,
-        problem.head_dim,
-        problem.dtype,
-        seed,
-        device,
-    )
+    cache = full_cache(problem, problem.num_seqs, problem.context_len, seed, device)
     shape = (problem.num_seqs, problem.num_kv_heads * problem.group, problem.head_dim)
     q = torch.randn(shape, dtype=torch_dtype(problem.dtype), device=device)
     lens = torch.full((problem.num_seqs,), problem.context_len, dtype=torch.int32)
     return {
         "out": torch.empty_like(q),
         "q": q,
-        "k_cache": cache.k,
-        "v_cache": cache.v,
-        "block_tables": cache.block_tables,
+        **cache,
         "context_lens": lens.to(device),
-        "scale": problem.head_dim**-0.5,
     }
 
 

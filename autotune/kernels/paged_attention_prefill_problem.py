@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from autotune.errors import UsageError
 from autotune.kernels.dtypes import torch_dtype
-from autotune.kernels.paged_attention import PagedAttentionProblem
-from autotune.kernels.paged_cache import (
-    attend,
-    gather_context,
-    make_paged_cache,
-    random_paged_cache,
-)
+from autotune.kernels.paged_attention import PagedAttentionProblem, full_cache, poisoned_cache
+from autotune.kernels.paged_cache import attend, gather_context
 from autotune.kernels.spec import Inputs
 from autotune.problem import AxisValue, nearest
 
@@ -85,15 +80,7 @@ def make_inputs(problem: PrefillProblem, seed: int, device: str) -> Inputs:
 
     generator = torch.Generator().manual_seed(seed)
     query_lens, context_lens = _ragged_lens(problem, generator)
-    cache = make_paged_cache(
-        context_lens,
-        problem.block_size,
-        problem.num_kv_heads,
-        problem.head_dim,
-        problem.dtype,
-        seed,
-        device,
-    )
+    cache = poisoned_cache(problem, context_lens, seed, device)
     heads = problem.num_kv_heads * problem.group
     kind = torch_dtype(problem.dtype)
     live = sum(query_lens)
@@ -106,12 +93,9 @@ def make_inputs(problem: PrefillProblem, seed: int, device: str) -> Inputs:
     return {
         "out": out.to(device),
         "q": qkv.to(kind).to(device)[:, :heads],
-        "k_cache": cache.k,
-        "v_cache": cache.v,
-        "block_tables": cache.block_tables,
+        **cache,
         "cu_query_lens": starts.to(torch.int32).to(device),
         "context_lens": torch.tensor(context_lens, dtype=torch.int32, device=device),
-        "scale": problem.head_dim**-0.5,
     }
 
 
@@ -119,16 +103,7 @@ def bench_inputs(problem: PrefillProblem, seed: int, device: str) -> Inputs:
     """All sequences at full lengths, pages of their own, nothing poisoned."""
     import torch
 
-    cache = random_paged_cache(
-        problem.num_seqs,
-        problem.context_len,
-        problem.block_size,
-        problem.num_kv_heads,
-        problem.head_dim,
-        problem.dtype,
-        seed,
-        device,
-    )
+    cache = full_cache(problem, problem.num_seqs, problem.context_len, seed, device)
     tokens = problem.num_seqs * problem.query_len
     shape = (tokens, problem.num_kv_heads * problem.group, problem.head_dim)
     q = torch.randn(shape, dtype=torch_dtype(problem.dtype), device=device)
@@ -137,12 +112,9 @@ def bench_inputs(problem: PrefillProblem, seed: int, device: str) -> Inputs:
     return {
         "out": torch.empty_like(q),
         "q": q,
-        "k_cache": cache.k,
-        "v_cache": cache.v,
-        "block_tables": cache.block_tables,
+        **cache,
         "cu_query_lens": starts.to(device),
         "context_lens": lens.to(device),
-        "scale": problem.head_dim**-0.5,
     }
 
 
