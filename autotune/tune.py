@@ -87,7 +87,7 @@ def tune_cell(
 ) -> CellResult:
     """Search one cell: seeds first, then the sampler, until trials or time run out."""
     trials = options.trials_for(cell)
-    reporter.cell(cell.name)
+    reporter.cell(cell.spec.name)  # all of the axes would push the bar off a terminal
     ledger = _open_ledger(cell, builder, storage, options, trials)
     duplicates = DuplicateFinder()
     evaluations: list[Evaluation] = []
