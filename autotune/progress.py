@@ -13,6 +13,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 
 class Reporter(Protocol):
@@ -86,10 +87,15 @@ class Bar:
     def __init__(self, out: TextIO) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[state]}", style="dim", markup=False),
+            BarColumn(bar_width=16, table_column=Column(min_width=16)),
+            MofNCompleteColumn(table_column=Column(min_width=9)),
+            TimeRemainingColumn(compact=True, table_column=Column(min_width=6)),
+            TextColumn(
+                "{task.fields[state]}",
+                style="dim",
+                markup=False,
+                table_column=Column(ratio=1, no_wrap=True),
+            ),
             console=Console(file=out, markup=False, highlight=False),
             transient=True,
             refresh_per_second=4,

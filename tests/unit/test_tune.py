@@ -272,7 +272,7 @@ def test_a_run_that_ran_out_of_time_can_be_resumed(runs: Runs, tmp_path: Path) -
 def test_progress_adds_up(runs: Runs) -> None:
     results = runs.run(NARROW, WIDE, verdict=failing(lambda config: config["mode"] == "c"))
     assert runs.reporter.trials == 48
-    assert runs.reporter.cells == ["toy/a100/dtype=bf16,width=64", "toy/a100/dtype=bf16,width=128"]
+    assert runs.reporter.cells == ["toy", "toy"]
     best, rejected = runs.reporter.last
     assert best is not None
     assert Counter(rejected)["spills"] == results[1].search["outcomes"].get("spills", 0)
