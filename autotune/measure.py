@@ -138,6 +138,8 @@ def _measure_at(
     times = {config: timing(s) for config, s in zip(sound, samples, strict=True)}
     best = min(times, key=lambda config: times[config].median_us)
     reason = f"fastest of {len(sound)} timed in turns"
+    if best == default:
+        reason = f"the default: {reason}"
     if default in times and best != default:
         gain = speedup(samples[sound.index(default)], samples[sound.index(best)])
         if gain.low <= 1.0 or gain.ratio < LEAST_GAIN:

@@ -103,16 +103,16 @@ class ToyKernel:
         return [ToyProblem()]
 
     def make_inputs(self, problem: ToyProblem, seed: int, device: str) -> Inputs:
-        raise NotImplementedError
+        raise AssertionError("the toy is never launched")
 
     def bench_inputs(self, problem: ToyProblem, seed: int, device: str) -> Inputs:
-        raise NotImplementedError
+        raise AssertionError("the toy is never launched")
 
     def reference(self, problem: ToyProblem, inputs: Inputs) -> torch.Tensor:
-        raise NotImplementedError
+        raise AssertionError("the toy is never launched")
 
     def run(self, module: ModuleType, problem: ToyProblem, inputs: Inputs) -> torch.Tensor:
-        raise NotImplementedError
+        raise AssertionError("the toy is never launched")
 
     def tolerance(self, problem: ToyProblem) -> Tolerance:
         return Tolerance(relative=1e-3, elementwise=1e-3)

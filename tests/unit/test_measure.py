@@ -1,0 +1,145 @@
+"""Finalists timed on a made-up device: who wins, who is kept out, and when the default stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from toy_kernel import ToyKernel, ToyProblem, sound
+
+from autotune.arch import lookup
+from autotune.cell import Cell
+from autotune.judge import DuplicateFinder
+from autotune.measure import measure
+from autotune.problem import Problem
+from autotune.race import speedup, timing
+from autotune.records import Environment, Evaluation, Provenance, Selection
+from autotune.select import select
+from autotune.space import Config
+
+FINALISTS = 6
+
+
+class MadeUpDevice:
+    """Times by a function of the configuration, with 1 % of noise; refuses what it is told to."""
+
+    def __init__(
+        self,
+        time_us: Callable[[Config], float],
+        wrong: Callable[[Config], bool] = lambda config: False,
+        broken: bool = False,
+    ) -> None:
+        self._time_us = time_us
+        self._wrong = wrong
+        self._broken = broken
+        self.checked: list[Config] = []
+        self.raced: list[tuple[Problem, tuple[Config, ...]]] = []
+
+    def describe(self, environment: Environment) -> Environment:
+        return environment
+
+    def wrong(self, cell: Cell, config: Config) -> str | None:
+        self.checked.append(config)
+        return "gives nonsense" if self._wrong(config) else None
+
+    def race(self, cell: Cell, point: Problem, configs: Sequence[Config]) -> list[list[float]]:
+        self.raced.append((point, tuple(configs)))
+        if self._broken:
+            return []
+        rng = np.random.default_rng(7)
+        return [list(self._time_us(c) * (1 + 0.01 * rng.standard_normal(40))) for c in configs]
+
+
+@pytest.fixture
+def cell() -> Cell:
+    return Cell(ToyKernel(), lookup("a100"), ToyProblem())
+
+
+@pytest.fixture
+def evaluations(cell: Cell) -> list[Evaluation]:
+    finder = DuplicateFinder()
+    return [finder.screen(sound(cell.representative(binary))) for binary in cell.binaries]
+
+
+def run(cell: Cell, evaluations: list[Evaluation], device: MadeUpDevice) -> list[Selection]:
+    return measure(cell, evaluations, select(cell, evaluations), device, FINALISTS)
+
+
+def test_the_fastest_wins_and_says_by_how_much(cell: Cell, evaluations: list[Evaluation]) -> None:
+    device = MadeUpDevice(lambda c: 50.0 if c == cell.defaults[cell.points[0]] else 40.0)
+    for selection, point in zip(run(cell, evaluations, device), cell.points, strict=True):
+        assert selection.provenance is Provenance.MEASURED
+        assert selection.config != cell.defaults[point]
+        assert selection.time_us == pytest.approx(40.0, rel=0.02)
+        assert selection.default_us == pytest.approx(50.0, rel=0.02)
+        assert selection.error_factor is None
+        assert selection.timing is not None
+        assert selection.timing.samples == 40
+        assert "1.2" in selection.reason
+        assert selection.reports == sound(selection.config).reports
+
+
+def test_every_point_races_the_default_and_its_own_favourites(
+    cell: Cell, evaluations: list[Evaluation]
+) -> None:
+    device = MadeUpDevice(lambda c: 10.0)
+    run(cell, evaluations, device)
+    assert [point for point, _ in device.raced] == list(cell.points)
+    for point, configs in device.raced:
+        assert cell.defaults[point] in configs
+        assert FINALISTS <= len(configs) <= FINALISTS + 1
+        assert len(set(configs)) == len(configs)
+    assert len(device.checked) == len(set(device.checked)), "a binary is checked once"
+
+
+def test_noise_does_not_dethrone_the_default(cell: Cell, evaluations: list[Evaluation]) -> None:
+    device = MadeUpDevice(lambda c: 10.0)
+    for selection, point in zip(run(cell, evaluations, device), cell.points, strict=True):
+        assert selection.config == cell.defaults[point]
+        assert "default" in selection.reason
+
+
+def test_a_gain_below_one_percent_is_not_worth_a_change(
+    cell: Cell, evaluations: list[Evaluation]
+) -> None:
+    class Exact(MadeUpDevice):
+        def race(self, cell: Cell, point: Problem, configs: Sequence[Config]) -> list[list[float]]:
+            return [[self._time_us(c)] * 40 for c in configs]
+
+    default = cell.defaults[cell.points[0]]
+    kept = run(cell, evaluations, Exact(lambda c: 100.0 if c == default else 99.2))
+    assert {s.config for s in kept} == {default}
+    changed = run(cell, evaluations, Exact(lambda c: 100.0 if c == default else 98.0))
+    assert default not in {s.config for s in changed}
+
+
+def test_what_is_wrong_is_not_timed(cell: Cell, evaluations: list[Evaluation]) -> None:
+    default = cell.defaults[cell.points[0]]
+    device = MadeUpDevice(lambda c: 10.0, wrong=lambda c: c == default)
+    for selection in run(cell, evaluations, device):
+        assert selection.config != default
+        assert selection.default_us is None
+    assert all(default not in configs for _, configs in device.raced)
+
+
+def test_a_failed_race_leaves_the_prediction(cell: Cell, evaluations: list[Evaluation]) -> None:
+    device = MadeUpDevice(lambda c: 10.0, broken=True)
+    assert run(cell, evaluations, device) == select(cell, evaluations)
+
+
+def test_speedup_is_paired_and_its_interval_covers() -> None:
+    rng = np.random.default_rng(0)
+    drift = 1 + 0.2 * rng.random(100)  # hits both alike
+    slow = list(20.0 * drift * (1 + 0.005 * rng.standard_normal(100)))
+    fast = list(10.0 * drift * (1 + 0.005 * rng.standard_normal(100)))
+    gain = speedup(slow, fast)
+    assert gain.low < 2.0 < gain.high
+    assert gain.high - gain.low < 0.02
+    with pytest.raises(ValueError, match="not taken in turns"):
+        speedup(slow, fast[:-1])
+
+
+def test_timing_is_median_and_quartiles() -> None:
+    found = timing([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert (found.q1_us, found.median_us, found.q3_us, found.samples) == (2.0, 3.0, 4.0, 5)
