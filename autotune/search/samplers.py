@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -56,9 +57,9 @@ class FiniteSampler(BaseSampler):
         """Unreachable: every knob is part of the relative space."""
         raise AssertionError(f"{param_name} is not a knob of this study")
 
+    @abstractmethod
     def pick(self, study: Study, trial: FrozenTrial, history: History) -> int:
         """Index of an unseen configuration."""
-        raise NotImplementedError
 
     def rng(self, trial: FrozenTrial) -> np.random.Generator:
         """Random numbers of this trial."""
