@@ -8,25 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from config_cases import LLAMA
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import AutotuneError, UsageError
 from autotune.json_fields import JsonFields
 from autotune.model_shape import load
-
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "hidden_act": "silu",
-    "torch_dtype": "bfloat16",
-}
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,10 @@ from typing import Any
 
 import pytest
 import transformers
+from config_cases import LLAMA
 
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.model_shape import PRESETS, Linear, ModelShape, load
-
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "hidden_act": "silu",
-    "torch_dtype": "bfloat16",
-}
 
 
 def write(folder: Path, config: Any) -> Path:
