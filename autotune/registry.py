@@ -171,9 +171,6 @@ class TunedKernels:
     def _rank(self, problem: Problem, gpu: str, selection: Selection) -> tuple[int, bool, float]:
         """Tier first, then this GPU before its siblings, then the distance in sizes."""
         tier = list(Tier).index(self._tier(problem, gpu, selection))
-        # Measured exact and nearest are one question of distance.
-        if tier == list(Tier).index(Tier.EXACT):
-            tier = list(Tier).index(Tier.NEAREST)
         return tier, gpu != self.arch.name, _distance(problem, selection.nearest)
 
 
