@@ -68,8 +68,11 @@ class OperationSet(Protocol):
         """Norm of x + residual, and that sum."""
         ...
 
-    def plan(self, step: ModelInput, rope_table: torch.Tensor) -> Any:
-        """Prepare what all layers share in one step; only this set looks into it."""
+    def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> Any:
+        """Prepare what all layers share in one step; only this set looks into it.
+
+        Without a table, `rotate_and_write` must not be called with the plan.
+        """
         ...
 
     def rotate_and_write(
@@ -78,6 +81,13 @@ class OperationSet(Protocol):
         """Rotate queries and keys, write keys and values to their slots; returns the queries.
 
         query is [num_tokens, num_heads, head_dim], key and value have num_kv_heads.
+        """
+        ...
+
+    def write(self, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: Any) -> None:
+        """Write keys and values, as they are, to their slots.
+
+        Both are [num_tokens, num_kv_heads, head_dim]; their strides may be any.
         """
         ...
 

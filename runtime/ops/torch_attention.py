@@ -20,10 +20,11 @@ _MASKED_ROWS = 512
 class AttentionPlan:
     """What all layers of one step share: angles, and where each sequence's context is."""
 
-    def __init__(self, step: ModelInput, angles: torch.Tensor) -> None:
+    def __init__(self, step: ModelInput, angles: torch.Tensor | None) -> None:
         self.step = step
-        self.angles = angles  # [num_tokens, 2, rotary_dim / 2]
-        self.places = tuple(_place(table, angles.device) for table in step.block_tables)
+        self.angles = angles  # [num_tokens, 2, rotary_dim / 2]; None for models that rotate
+        device = step.positions.device
+        self.places = tuple(_place(table, device) for table in step.block_tables)
         """Per sequence: the blocks as a range, or as int64 [num_blocks] to gather."""
         gathered = [len(place) for place in self.places if isinstance(place, torch.Tensor)]
         self._most_gathered = max(gathered, default=0)

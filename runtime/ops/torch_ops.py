@@ -61,9 +61,9 @@ class TorchOps:
         total = x + residual
         return self.rms_norm(total, weight, eps), total
 
-    def plan(self, step: ModelInput, rope_table: torch.Tensor) -> AttentionPlan:
+    def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> AttentionPlan:
         """Look up the angles, and where each sequence's keys are."""
-        return AttentionPlan(step, rope_table[step.positions])
+        return AttentionPlan(step, None if rope_table is None else rope_table[step.positions])
 
     def rotate_and_write(
         self,
@@ -74,10 +74,17 @@ class TorchOps:
         plan: AttentionPlan,
     ) -> torch.Tensor:
         """Rotate queries and keys, write keys and values to their slots."""
-        slots = plan.step.slot_mapping
-        kv.key.flatten(0, 1).index_copy_(0, slots, _rotate(key, plan.angles))
-        kv.value.flatten(0, 1).index_copy_(0, slots, value)
+        assert plan.angles is not None, "the plan was made without a table of angles"
+        self.write(_rotate(key, plan.angles), value, kv, plan)
         return _rotate(query, plan.angles)
+
+    def write(
+        self, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: AttentionPlan
+    ) -> None:
+        """Write keys and values, as they are, to their slots."""
+        slots = plan.step.slot_mapping
+        kv.key.flatten(0, 1).index_copy_(0, slots, key)
+        kv.value.flatten(0, 1).index_copy_(0, slots, value)
 
     def attention(
         self, query: torch.Tensor, kv: LayerKV, plan: AttentionPlan, spec: AttentionSpec
