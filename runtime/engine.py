@@ -67,7 +67,9 @@ class LLMEngine:
             dtype,
             device,
         )
-        self.runner = ModelRunner(model, cache, Sampler(config.seed), device)
+        self.runner = ModelRunner(
+            model, cache, Sampler(config.seed), device, with_tables=ops.needs_tables
+        )
         self._states: dict[str, RequestState | BeamState] = {}
 
     @property

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
 from runtime.batch import ScheduledBatch
+
+_ROW_ALIGNMENT = 16
+"""Entries that a table's rows are padded to a multiple of: Triton compiles another variant of a
+kernel for strides that are not, and every row then starts at an aligned address."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelTables:
+    """Where each sequence is, on the device: for kernels that take all of them at once."""
+
+    block_table: torch.Tensor  # int32 [num_seqs, max_blocks], rows padded with block 0
+    query_starts: torch.Tensor  # int32 [num_seqs + 1], row of each sequence's first token
+    context_len: torch.Tensor  # int32 [num_seqs], as `ModelInput.context_lens`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,9 +41,15 @@ class ModelInput:
     """Leading sequences that have one token each."""
     sample_rows: torch.Tensor  # int64 [num_samples]
     """Token whose hidden state each sample is drawn from."""
+    block_size: int
+    """Tokens per block."""
+    tables: KernelTables | None
+    """For operation sets that want them (`OperationSet.needs_tables`)."""
 
 
-def build_model_input(batch: ScheduledBatch, block_size: int, device: torch.device) -> ModelInput:
+def build_model_input(
+    batch: ScheduledBatch, block_size: int, device: torch.device, *, with_tables: bool
+) -> ModelInput:
     """Gather the tokens of a batch; every one of them must be known by now."""
     token_ids: list[int] = []
     positions: list[int] = []
@@ -53,4 +74,23 @@ def build_model_input(batch: ScheduledBatch, block_size: int, device: torch.devi
         context_lens=tuple(ends),
         num_decodes=batch.num_decodes,
         sample_rows=torch.tensor(sample_rows, dtype=torch.int64, device=device),
+        block_size=block_size,
+        tables=_tables(tables, batch.counts, ends, device) if with_tables else None,
+    )
+
+
+def _tables(
+    tables: Sequence[Sequence[int]],
+    query_lens: Sequence[int],
+    context_lens: Sequence[int],
+    device: torch.device,
+) -> KernelTables:
+    longest = max(map(len, tables))
+    width = -(-longest // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+    padded = [(*table, *(0,) * (width - len(table))) for table in tables]
+    starts = (0, *accumulate(query_lens))
+    return KernelTables(
+        block_table=torch.tensor(padded, dtype=torch.int32, device=device),
+        query_starts=torch.tensor(starts, dtype=torch.int32, device=device),
+        context_len=torch.tensor(context_lens, dtype=torch.int32, device=device),
     )

@@ -59,12 +59,20 @@ class ModelRunner:
     """Binds a model to its KV cache and its sampler."""
 
     def __init__(
-        self, model: Model, cache: KVCache, sampler: Chooser, device: torch.device
+        self,
+        model: Model,
+        cache: KVCache,
+        sampler: Chooser,
+        device: torch.device,
+        *,
+        with_tables: bool,
     ) -> None:
+        """Bind them; `with_tables` where the model's operations need `ModelInput.tables`."""
         self.model = model
         self.cache = cache
         self.sampler = sampler
         self._device = device
+        self._with_tables = with_tables
 
     def run(self, batch: ScheduledBatch) -> StepOutput:
         """Perform one step; every input token is known to the host."""
@@ -77,7 +85,9 @@ class ModelRunner:
         self.cache.copy(batch.copies)
         if not batch.sequences:
             return StepOutput(Sampled([], [], []), [])
-        step = build_model_input(batch, self.cache.block_size, self._device)
+        step = build_model_input(
+            batch, self.cache.block_size, self._device, with_tables=self._with_tables
+        )
         hidden = self.model.forward(step, self.cache)
         prompt_logprobs = self._prompt_logprobs(batch, hidden)
         if not batch.samples:

@@ -43,6 +43,8 @@ class OperationSet(Protocol):
     name: str
     default_block_size: int
     """Tokens per KV block where the caller has no wish."""
+    needs_tables: bool
+    """Whether `plan` reads `ModelInput.tables`."""
 
     def auto_dtype(self, checkpoint: str) -> str:
         """Return the type to compute a checkpoint of this type in, if the caller has no wish."""
@@ -72,6 +74,9 @@ class OperationSet(Protocol):
         """Prepare what all layers share in one step; only this set looks into it.
 
         Without a table, `rotate_and_write` must not be called with the plan.
+
+        A set for GPUs works with tensors of the device alone here, and asks for none of their
+        values: a step of decodes can then be captured as a CUDA graph.
         """
         ...
 

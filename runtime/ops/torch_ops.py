@@ -26,6 +26,7 @@ class TorchOps:
 
     name = "torch"
     default_block_size = 32
+    needs_tables = False
 
     def auto_dtype(self, checkpoint: str) -> str:
         """Take the checkpoint's type where the CPU has it, else fp32."""

@@ -18,6 +18,8 @@ STEP = ModelInput(
     context_lens=(2, 10),
     num_decodes=0,
     sample_rows=torch.tensor([1, 2]),
+    block_size=4,
+    tables=None,
 )
 
 
