@@ -6,6 +6,7 @@
     - DuplicateRequestError          its id is in use
     - PromptTooLongError             the prompt leaves no room for one output token
     - NeverFitsError                 its KV cache would not fit in an empty pool
+    - ChatRefusedError               the model's chat template cannot take the messages
     - QueueFullError                 too many requests wait already; the only one worth retrying
   x ModelError                     the model that was named cannot be served
     - ModelFolderError               no such folder, or a file of it is missing or unreadable
@@ -13,6 +14,7 @@
     - ConfigFieldError               a field of config.json is missing, wrong or not supported
     - CheckpointError                weights are missing, damaged, or in a format that is refused
     - WeightError                    a tensor is missing, left over, or of another shape
+    - ChatTemplateError              messages are given, and there is no sound chat template
     - TokenizerError                 text is asked for, and the folder has no tokenizer
 """
 
@@ -70,6 +72,10 @@ class NeverFitsError(RequestRefusedError):
         self.available = available
 
 
+class ChatRefusedError(RequestRefusedError):
+    """The model's chat template refuses the messages, fails on them, or exceeds its limits."""
+
+
 class QueueFullError(RequestRefusedError):
     """The waiting queue is at its bound; the same request may be taken later."""
 
@@ -115,6 +121,10 @@ class CheckpointError(ModelError):
 
 class WeightError(ModelError):
     """A tensor of the checkpoint is missing, left over, or of another shape."""
+
+
+class ChatTemplateError(ModelError):
+    """Messages are given, and the model's folder has no chat template that can be used."""
 
 
 class TokenizerError(ModelError):
