@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InvalidParameterError
-from runtime.preemption import PreemptionMode
+from runtime.preemption import PreemptionCost, PreemptionMode
 from runtime.scheduler_config import SchedulingPolicy
 
 DTYPE_NAMES = ("auto", "fp32", "bf16", "fp16")
@@ -42,11 +42,23 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int | None = None
-    preemption_mode: PreemptionMode | None = None
+    preemption_mode: PreemptionMode | str = "auto"
+    """"recompute", "swap", or "auto": the cheaper one for each sequence, by measured rates. Where
+    there is no room on the host (`swap_bytes`), all is recomputed."""
+    preemption_cost: PreemptionCost | None = None
+    """Rates that "auto" decides by; None to measure them when the engine starts."""
     enable_forecast: bool = True
     """Hold requests back while those that run are expected to need the blocks."""
     seed: int = 0
     """For requests that bring none."""
+    async_scheduling: bool | None = None
+    """Schedule each step while the one before it runs, and take results one step late; None where
+    the device runs by itself, which is not so on a CPU."""
+    enforce_eager: bool = False
+    """Capture no CUDA graphs."""
+    cudagraph_capture_sizes: tuple[int, ...] | None = None
+    """Batch sizes to capture for steps that only decode; larger batches run without a graph. None
+    for sizes that cover all up to `max_num_seqs`, 512 at most."""
     skip_tokenizer: bool = False
     """Take and give token ids only."""
 
@@ -60,5 +72,25 @@ class EngineConfig:
                 raise InvalidParameterError(field, value, "at least 1")
         if self.num_blocks is not None and self.num_blocks < 2:
             raise InvalidParameterError("num_blocks", self.num_blocks, "at least 2")
+        self._settle_preemption_mode()
+        sizes = self.cudagraph_capture_sizes
+        if sizes is not None:
+            if not sizes or min(sizes) < 1 or max(sizes) > self.max_num_seqs:
+                raise InvalidParameterError(
+                    "cudagraph_capture_sizes",
+                    sizes,
+                    f"numbers from 1 to max_num_seqs={self.max_num_seqs}, or None",
+                )
+            object.__setattr__(self, "cudagraph_capture_sizes", tuple(sorted(set(sizes))))
         if self.swap_bytes < 0:
             raise InvalidParameterError("swap_bytes", self.swap_bytes, "at least 0")
+
+    def _settle_preemption_mode(self) -> None:
+        names = [mode.value for mode in PreemptionMode]
+        if self.preemption_mode in names:
+            object.__setattr__(self, "preemption_mode", PreemptionMode(self.preemption_mode))
+        elif self.preemption_mode != "auto" and not isinstance(
+            self.preemption_mode, PreemptionMode
+        ):
+            accepts = f"one of auto, {', '.join(names)}"
+            raise InvalidParameterError("preemption_mode", self.preemption_mode, accepts)

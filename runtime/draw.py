@@ -8,57 +8,97 @@ Holtzman et al. (2020), top-k of Fan et al. (2018).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from runtime.sampling_params import SamplingParams
+from runtime.stream import Stream
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawPlan:
+    """Which rows of the logits to draw from, and how; the rows that are not cut come first."""
+
+    rows: NDArray[np.int64]
+    num_whole: int
+    temperatures: NDArray[np.float32]
+    uniforms: NDArray[np.float64]
+    """One number in [0, 1) per row."""
+    min_p: NDArray[np.float32]
+    """This and the next two are for the cut rows alone."""
+    top_k: NDArray[np.int64]
+    """0 for every token."""
+    top_p: NDArray[np.float32]
+
+    @classmethod
+    def make(
+        cls,
+        rows: Sequence[int],
+        params: Sequence[SamplingParams],
+        uniforms: NDArray[np.float64],
+    ) -> DrawPlan:
+        """Plan to draw from `rows`, none of them greedy, with a number each."""
+        # Cut rows are drawn in order of likelihood, the others in that of the vocabulary: which,
+        # must depend on the row alone.
+        places = range(len(rows))
+        order = sorted(places, key=lambda place: _is_cut(params[place]))
+        cut = [params[place] for place in order if _is_cut(params[place])]
+        return cls(
+            rows=np.array([rows[place] for place in order], dtype=np.int64),
+            num_whole=len(rows) - len(cut),
+            temperatures=np.array([params[p].temperature for p in order], dtype=np.float32),
+            uniforms=uniforms[order],
+            min_p=np.array([p.min_p for p in cut], dtype=np.float32),
+            top_k=np.array([max(p.top_k, 0) for p in cut], dtype=np.int64),
+            top_p=np.array([p.top_p for p in cut], dtype=np.float32),
+        )
 
 
 def draw_tokens(
-    logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]
-) -> list[int]:
+    logits: torch.Tensor, plan: DrawPlan, stream: Stream
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw from softmax(logits / temperature), cut as each row's parameters say.
 
     Args:
-        logits: float32 [num_rows, vocab_size].
-        params: one per row, none of them greedy.
-        uniforms: one number in [0, 1) per row.
+        logits: float32 [num_rows, vocab_size]; rows that are not in the plan are left alone.
+        plan: which rows, and how.
+        stream: of the logits' device.
+
+    Returns:
+        The plan's rows and their tokens, each int64 [number of planned rows].
     """
-    temperatures = torch.tensor([p.temperature for p in params], dtype=torch.float32)
-    scaled = logits / temperatures.to(logits.device)[:, None]
-    numbers = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
-    # Cut rows are drawn in order of likelihood, the others in that of the vocabulary: which, must
-    # depend on the row alone.
-    cut = [index for index, p in enumerate(params) if _is_cut(p)]
-    tokens = [0] * len(params)
-    whole = [index for index in range(len(params)) if index not in set(cut)]
-    if whole:
-        drawn = _invert(torch.softmax(scaled[whole], dim=-1), numbers[whole])
-        for index, token in zip(whole, drawn.tolist(), strict=True):
-            tokens[index] = token
-    if cut:
-        ordered, ids = scaled[cut].sort(dim=-1, descending=True, stable=True)
-        _cut(ordered, [params[index] for index in cut])
-        places = _invert(torch.softmax(ordered, dim=-1), numbers[cut])
-        drawn = ids.gather(1, places[:, None])[:, 0]
-        for index, token in zip(cut, drawn.tolist(), strict=True):
-            tokens[index] = token
-    return tokens
+    rows = stream.send(plan.rows)
+    temperatures = stream.send(plan.temperatures)
+    scaled = logits.index_select(0, rows) / temperatures[:, None]
+    numbers = stream.send(plan.uniforms)
+    count = plan.num_whole
+    drawn = []
+    if count:
+        drawn.append(_invert(torch.softmax(scaled[:count], dim=-1), numbers[:count]))
+    if count < len(plan.rows):
+        ordered, ids = scaled[count:].sort(dim=-1, descending=True, stable=True)
+        _cut(ordered, plan, stream)
+        places = _invert(torch.softmax(ordered, dim=-1), numbers[count:])
+        drawn.append(ids.gather(1, places[:, None])[:, 0])
+    return rows, torch.cat(drawn)
 
 
 def _is_cut(params: SamplingParams) -> bool:
     return params.top_k > 0 or params.top_p < 1 or params.min_p > 0
 
 
-def _cut(ordered: torch.Tensor, params: Sequence[SamplingParams]) -> None:
+def _cut(ordered: torch.Tensor, plan: DrawPlan, stream: Stream) -> None:
     """Exclude the unlikely tokens of rows in falling order, in place; the first always stays."""
-    device = ordered.device
     vocab_size = ordered.shape[1]
-    min_p = torch.tensor([p.min_p for p in params], device=device)[:, None]
+    min_p = stream.send(plan.min_p)[:, None]
     ordered.masked_fill_((ordered - ordered[:, :1]).exp() < min_p, -torch.inf)
-    top_k = torch.tensor([p.top_k if p.top_k > 0 else vocab_size for p in params], device=device)
-    ordered.masked_fill_(torch.arange(vocab_size, device=device) >= top_k[:, None], -torch.inf)
-    top_p = torch.tensor([p.top_p for p in params], device=device)[:, None]
+    top_k = stream.send(np.where(plan.top_k > 0, plan.top_k, vocab_size))
+    places = torch.arange(vocab_size, device=ordered.device)
+    ordered.masked_fill_(places >= top_k[:, None], -torch.inf)
+    top_p = stream.send(plan.top_p)[:, None]
     shares = torch.softmax(ordered, dim=-1)
     before = shares.cumsum(dim=-1) - shares
     outside = (before >= top_p) & (top_p < 1)

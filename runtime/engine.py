@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
 
@@ -11,17 +12,20 @@ from runtime.batch import ScheduledBatch
 from runtime.beam_state import BeamState
 from runtime.config import EngineConfig
 from runtime.errors import InvalidParameterError
+from runtime.graphs import default_capture_sizes, make_graph_device
 from runtime.kv_cache import KVCache
 from runtime.loader import DTYPES, load_model, make_ops
 from runtime.memory import plan_memory
 from runtime.model_config import load_model_config
-from runtime.model_runner import Model, ModelRunner
+from runtime.model_runner import Model, ModelRunner, StepInFlight
 from runtime.outputs import RequestOutput
 from runtime.request_state import RequestState
 from runtime.sampler import Sampled, Sampler
 from runtime.sampling_params import BeamSearchParams, SamplingParams
 from runtime.scheduler import Scheduler
 from runtime.sequence import FinishReason, Request
+from runtime.step_inputs import StepInputs
+from runtime.stream import make_stream
 from runtime.tokenizer import Tokenizer
 
 
@@ -52,7 +56,10 @@ class LLMEngine:
         is_auto = config.dtype == "auto"
         dtype = DTYPES[ops.auto_dtype(sizes.dtype) if is_auto else config.dtype]
         block_size = config.block_size or ops.default_block_size
-        limits = plan_memory(config, sizes, block_size, dtype.itemsize)
+        stream = make_stream(device)
+        limits = plan_memory(
+            config, sizes, block_size, dtype.itemsize, is_asynchronous=stream.is_asynchronous
+        )
         self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)
         self.scheduler = Scheduler(limits)
         if model is None:
@@ -67,15 +74,23 @@ class LLMEngine:
             dtype,
             device,
         )
+        may_capture = ops.needs_tables and not config.enforce_eager
         self.runner = ModelRunner(
-            model, cache, Sampler(config.seed), device, with_tables=ops.needs_tables
+            model,
+            cache,
+            Sampler(config.seed),
+            StepInputs(limits, stream, with_tables=ops.needs_tables),
+            graph_device=make_graph_device(device) if may_capture else None,
+            capture_sizes=config.cudagraph_capture_sizes
+            or default_capture_sizes(limits.max_num_seqs),
         )
         self._states: dict[str, RequestState | BeamState] = {}
+        self._in_flight: deque[tuple[ScheduledBatch, StepInFlight]] = deque()
 
     @property
     def has_unfinished(self) -> bool:
-        """Whether any request has not ended."""
-        return self.scheduler.has_unfinished
+        """Whether any request has not ended, or a step that was started has not been taken."""
+        return self.scheduler.has_unfinished or bool(self._in_flight)
 
     def add_request(
         self,
@@ -124,29 +139,44 @@ class LLMEngine:
         self._states[request_id] = state
 
     def step(self) -> list[RequestOutput]:
-        """Compute one step; returns the requests that it brought forward, each once."""
+        """Move on by one step; returns the requests that it brought forward, each once.
+
+        Where steps are scheduled ahead, a call starts one step and takes the results of the one
+        before, so the first call of a busy period returns nothing.
+        """
         batch = self.scheduler.schedule()
-        if batch.is_empty:
+        if not batch.is_empty:
+            self._in_flight.append((batch, self.runner.launch(batch)))
+        most = self.scheduler.config.max_steps_in_flight
+        if not self._in_flight or (not batch.is_empty and len(self._in_flight) < most):
             return []
-        output = self.runner.run(batch)
-        self.scheduler.finish_step(batch, output.sampled.token_ids)
+        return self._finish(*self._in_flight.popleft())
+
+    def _finish(self, batch: ScheduledBatch, step: StepInFlight) -> list[RequestOutput]:
+        """Take the results of a step; what has ended since it was scheduled is passed over."""
+        output = step.collect()
+        result = self.scheduler.finish_step(batch, output.sampled.token_ids)
         for scores in output.prompt_logprobs:
-            state = self._states[scores.sequence.request.request_id]
-            assert isinstance(state, RequestState)
-            state.take_prompt_logprobs(scores)
-        outputs = [state.output() for state in self._take_samples(batch, output.sampled)]
+            request = scores.sequence.request
+            state = self._states.get(request.request_id)
+            if isinstance(state, RequestState) and state.request is request:
+                state.take_prompt_logprobs(scores)
+        changed = self._take_samples(batch, output.sampled, set(result.dropped))
+        outputs = [state.output() for state in changed]
         for done in outputs:
             if done.finished:
                 del self._states[done.request_id]
         return outputs
 
     def _take_samples(
-        self, batch: ScheduledBatch, sampled: Sampled
+        self, batch: ScheduledBatch, sampled: Sampled, dropped: set[int]
     ) -> Iterable[RequestState | BeamState]:
         """Hand the step's tokens to their requests; returns those that moved."""
         changed: dict[str, RequestState | BeamState] = {}
         searches: dict[str, BeamState] = {}
         for row, sequence in enumerate(batch.samples):
+            if row in dropped:
+                continue
             request_id = sequence.request.request_id
             state = self._states[request_id]
             if isinstance(state, BeamState):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+
+from runtime.stream import make_stream
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -19,7 +22,10 @@ class LayerKV:
 
 
 class KVCache:
-    """All layers' blocks, allocated once; block 0 takes the writes of padding."""
+    """All layers' blocks, allocated once; block 0 takes the writes of padding.
+
+    Moves are only asked for here: they are done in the order of the device's work.
+    """
 
     def __init__(
         self,
@@ -33,34 +39,46 @@ class KVCache:
         device: torch.device,
     ) -> None:
         block = (block_size, num_kv_heads, head_dim)
+        self._stream = make_stream(device)
         # Zeroed, so that block 0 never holds NaN; large pages of zeros cost nothing until written.
         self._device = torch.zeros(
             (num_layers, 2, num_blocks, *block), dtype=dtype, device=device
         )  # [num_layers, key or value, num_blocks, block_size, num_kv_heads, head_dim]
-        self._host = torch.zeros((num_layers, 2, num_host_blocks, *block), dtype=dtype)
+        # On the host a block is in one piece over all layers: few large copies instead of many.
+        self._host = self._stream.host_buffer((num_host_blocks, num_layers, 2, *block), dtype)
         self.block_size = block_size
         self.layers = tuple(LayerKV(pair[0], pair[1]) for pair in self._device)
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Of all layers together."""
+        return int(self._device[:, :, 0].numel() * self._device.element_size())
 
     def swap_out(self, pairs: Pairs) -> None:
         """Save (device block, host block)."""
         if pairs:
-            sources, targets = _columns(pairs)
-            self._host.index_copy_(2, targets, self._device.index_select(2, sources).cpu())
+            sources, targets = zip(*pairs, strict=True)
+            gathered = self._device.index_select(2, self._send(sources))
+            gathered = gathered.movedim(2, 0).contiguous()  # [num_pairs, num_layers, 2, ...]
+            for block, target in zip(gathered, targets, strict=True):
+                self._stream.copy(block, self._host[target])
 
     def swap_in(self, pairs: Pairs) -> None:
         """Restore (host block, device block)."""
         if pairs:
-            sources, targets = _columns(pairs)
-            saved = self._host.index_select(2, sources).to(self._device.device)
-            self._device.index_copy_(2, targets, saved)
+            sources, targets = zip(*pairs, strict=True)
+            shape = (len(pairs), *self._host.shape[1:])
+            gathered = torch.empty(shape, dtype=self._device.dtype, device=self._device.device)
+            for source, block in zip(sources, gathered, strict=True):
+                self._stream.copy(self._host[source], block)
+            self._device.index_copy_(2, self._send(targets), gathered.movedim(0, 2))
 
     def copy(self, pairs: Pairs) -> None:
         """Copy (source, destination) on the device; no destination is a source."""
         if pairs:
-            sources, targets = _columns(pairs)
-            self._device.index_copy_(2, targets, self._device.index_select(2, sources))
+            sources, targets = zip(*pairs, strict=True)
+            saved = self._device.index_select(2, self._send(sources))
+            self._device.index_copy_(2, self._send(targets), saved)
 
-
-def _columns(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second = zip(*pairs, strict=True)
-    return torch.tensor(first), torch.tensor(second)
+    def _send(self, block_ids: Sequence[int]) -> torch.Tensor:
+        return self._stream.send(np.array(block_ids, dtype=np.int64))

@@ -5,11 +5,17 @@ from __future__ import annotations
 from runtime.config import EngineConfig
 from runtime.errors import InvalidParameterError
 from runtime.model_config import ModelConfig
+from runtime.preemption import PreemptionMode
 from runtime.scheduler_config import SchedulerConfig
 
 
 def plan_memory(
-    config: EngineConfig, model: ModelConfig, block_size: int, element_bytes: int
+    config: EngineConfig,
+    model: ModelConfig,
+    block_size: int,
+    element_bytes: int,
+    *,
+    is_asynchronous: bool,
 ) -> SchedulerConfig:
     """Settle block counts and lengths.
 
@@ -18,6 +24,7 @@ def plan_memory(
         model: of the model.
         block_size: tokens per block.
         element_bytes: of one number in the KV cache.
+        is_asynchronous: whether the device runs by itself.
 
     Raises:
         InvalidParameterError: the limits contradict each other, or `kv_cache_bytes` is too small.
@@ -43,6 +50,10 @@ def plan_memory(
     batched = config.max_num_batched_tokens
     if not config.enable_chunked_prefill:
         batched = max(batched, max_len)
+    mode = config.preemption_mode
+    runs_ahead = config.async_scheduling
+    if runs_ahead is None:
+        runs_ahead = is_asynchronous
     return SchedulerConfig(
         block_size=block_size,
         num_blocks=num_blocks,
@@ -55,7 +66,8 @@ def plan_memory(
         enable_prefix_caching=config.enable_prefix_caching,
         enable_chunked_prefill=config.enable_chunked_prefill,
         long_prefill_token_threshold=config.long_prefill_token_threshold,
-        preemption_mode=config.preemption_mode,
+        preemption_mode=mode if isinstance(mode, PreemptionMode) else None,
+        preemption_cost=config.preemption_cost,
         enable_forecast=config.enable_forecast,
-        max_steps_in_flight=1,
+        max_steps_in_flight=2 if runs_ahead else 1,
     )

@@ -1,18 +1,27 @@
-"""Chooses the next token of every sample in a step, and reports log-probabilities."""
+"""Chooses the next token of every sample in a step, and reports log-probabilities.
+
+In three parts, so that the host can run ahead: `plan` reads the sequences and makes arrays,
+`launch` works on the device alone, and `PendingSamples.read` turns what came back into what callers
+see.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Samples
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from runtime.draw import draw_tokens
-from runtime.gather_logprobs import gather_logprobs
-from runtime.logit_rules import apply_rules, changes_logits
+from runtime.draw import DrawPlan, draw_tokens
+from runtime.gather_logprobs import GatheredLogprobs, gather_logprobs
+from runtime.logit_rules import RulePlan, apply_rules, changes_logits, plan_rules
 from runtime.logprobs import PositionLogprobs
-from runtime.random_stream import stream_seed, uniform
+from runtime.random_stream import stream_key, stream_seed, uniforms
 from runtime.sequence import Request, Sequence
+from runtime.stream import Stream
+from runtime.token_counts import TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,75 +44,146 @@ class Sampled:
     """For beams only."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SamplingPlan:
+    """What the device has to know of one step's samples."""
+
+    samples: tuple[Sequence, ...]
+    scored: tuple[int, ...]
+    """Rows whose log-probabilities are wanted."""
+    num_top: tuple[int, ...]
+    """Most likely tokens to report, per scored row."""
+    rules: RulePlan | None
+    draw: DrawPlan | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingSamples:
+    """What was chosen, on the device or on the way to the host."""
+
+    token_ids: torch.Tensor  # int64 [num_samples]
+    plan: SamplingPlan
+    scores: GatheredLogprobs | None = None
+
+    def download(self, stream: Stream) -> PendingSamples:
+        """Copy to the host; `read` it once a later mark of the stream has passed."""
+        scores = None if self.scores is None else self.scores.download(stream)
+        return PendingSamples(stream.download(self.token_ids), self.plan, scores)
+
+    def read(self) -> Sampled:
+        """Return what callers see."""
+        samples = self.plan.samples
+        token_ids: list[int] = self.token_ids.tolist()
+        sampled = Sampled(token_ids, [None] * len(samples), [None] * len(samples))
+        if self.scores is not None:
+            found = self.scores.read(self.plan.num_top)
+            top_ids, top_values = self.scores.top_ids.tolist(), self.scores.top_values.tolist()
+            for place, row in enumerate(self.plan.scored):
+                count = self.plan.num_top[place]
+                if samples[row].is_beam:
+                    sampled.candidates[row] = BeamCandidates(
+                        tuple(top_ids[place][:count]), tuple(top_values[place][:count])
+                    )
+                else:
+                    sampled.logprobs[row] = found[place]
+        return sampled
+
+
 class Sampler:
-    """Stateless but for the engine's seed: the same step gives the same tokens."""
+    """Same step, same tokens: what it keeps are keys and counts that it could make again."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self._counts = TokenCounts()
+        self._keys: dict[Sequence, int] = {}
 
-    def sample(
-        self, logits: torch.Tensor, samples: Samples[Sequence], output_indices: Samples[int]
-    ) -> Sampled:
-        """Choose one token per row.
+    def plan(self, samples: Samples[Sequence], output_indices: Samples[int]) -> SamplingPlan:
+        """Read what a step's samples ask for, on the host.
 
         Args:
-            logits: float32 [num_samples, vocab_size]; changed in place.
-            samples: sequence of each row.
+            samples: sequence of each row of the logits to come.
             output_indices: which of its output tokens each row gives.
         """
-        params = [sequence.request.sampling_params for sequence in samples]
-        wanted = [
-            index
-            for index, sequence in enumerate(samples)
-            if sequence.is_beam or params[index].logprobs is not None
-        ]
-        logprobs = torch.log_softmax(logits[wanted], dim=-1) if wanted else None
-        for index, sequence in enumerate(samples):
-            if changes_logits(params[index]) and not sequence.is_beam:
-                apply_rules(logits[index], sequence, output_indices[index])
-        token_ids = logits.argmax(dim=-1).tolist()
-        drawn = [
-            index
-            for index, sequence in enumerate(samples)
-            if not params[index].is_greedy and not sequence.is_beam
-        ]
+        scored: list[int] = []
+        num_top: list[int] = []
+        ruled: list[int] = []
+        drawn: list[int] = []
+        for row, sequence in enumerate(samples):
+            params = sequence.request.sampling_params
+            if sequence.is_beam:
+                scored.append(row)
+                num_top.append(_num_candidates(sequence.request))
+                continue
+            if params.logprobs is not None:
+                scored.append(row)
+                num_top.append(params.logprobs)
+            if changes_logits(params):
+                ruled.append(row)
+            if params.temperature:
+                drawn.append(row)
+        rules = None
+        if ruled:
+            rules = plan_rules(
+                ruled,
+                [samples[row] for row in ruled],
+                [output_indices[row] for row in ruled],
+                self._counts,
+            )
+        draw = None
         if drawn:
-            uniforms = [self._uniform(samples[index], output_indices[index]) for index in drawn]
-            tokens = draw_tokens(logits[drawn], [params[index] for index in drawn], uniforms)
-            for index, token in zip(drawn, tokens, strict=True):
-                token_ids[index] = token
-        sampled = Sampled(token_ids, [None] * len(samples), [None] * len(samples))
-        if logprobs is not None:
-            self._report(sampled, logprobs, samples, wanted)
-        return sampled
+            numbers = uniforms(
+                self._keys_of([samples[row] for row in drawn]),
+                [output_indices[row] for row in drawn],
+            )
+            params_of = [samples[row].request.sampling_params for row in drawn]
+            draw = DrawPlan.make(drawn, params_of, numbers)
+        return SamplingPlan(tuple(samples), tuple(scored), tuple(num_top), rules, draw)
 
-    def _report(
-        self,
-        sampled: Sampled,
-        logprobs: torch.Tensor,
-        samples: Samples[Sequence],
-        wanted: Samples[int],
-    ) -> None:
-        counts = [samples[index].request.sampling_params.logprobs or 0 for index in wanted]
-        token_ids = [sampled.token_ids[index] for index in wanted]
-        gathered = gather_logprobs(logprobs, token_ids, counts)
-        for row, index in enumerate(wanted):
-            if samples[index].is_beam:
-                sampled.candidates[index] = _candidates(logprobs[row], samples[index].request)
-            else:
-                sampled.logprobs[index] = gathered[row]
+    def launch(
+        self, logits: torch.Tensor, plan: SamplingPlan, inputs: torch.Tensor, stream: Stream
+    ) -> PendingSamples:
+        """Choose one token per row, on the device.
 
-    def _uniform(self, sequence: Sequence, output_index: int) -> float:
-        request = sequence.request
-        seed = request.sampling_params.seed
-        if seed is None:
-            seed = stream_seed(self._seed, request.request_id)
-        return uniform(seed, sequence.index, output_index)
+        Args:
+            logits: float32 [num_samples, vocab_size], contiguous; changed in place.
+            plan: of this step.
+            inputs: the token before each one to choose, int64 [num_samples].
+            stream: of the logits' device.
+        """
+        logprobs = None
+        if plan.scored:
+            rows = stream.send(_array(plan.scored))
+            logprobs = torch.log_softmax(logits.index_select(0, rows), dim=-1)
+        if plan.rules is not None:
+            apply_rules(logits, plan.rules, inputs, self._counts, stream)
+        token_ids = logits.argmax(dim=-1)
+        if plan.draw is not None:
+            token_ids.index_copy_(0, *draw_tokens(logits, plan.draw, stream))
+        if logprobs is None:
+            return PendingSamples(token_ids, plan)
+        chosen = token_ids.index_select(0, rows)
+        scores = gather_logprobs(logprobs, chosen, max(plan.num_top))
+        return PendingSamples(token_ids, plan, scores)
+
+    def _keys_of(self, samples: Samples[Sequence]) -> list[int]:
+        known = self._keys
+        if len(known) > 64 + 2 * len(samples):
+            self._keys = known = {s: key for s, key in known.items() if not s.is_finished}
+        for sequence in samples:
+            if sequence not in known:
+                request = sequence.request
+                seed = request.sampling_params.seed
+                if seed is None:
+                    seed = stream_seed(self._seed, request.request_id)
+                known[sequence] = stream_key(seed, sequence.index)
+        return [known[sequence] for sequence in samples]
 
 
-def _candidates(logprobs: torch.Tensor, request: Request) -> BeamCandidates:
+def _array(rows: Samples[int]) -> NDArray[np.int64]:
+    return np.array(rows, dtype=np.int64)
+
+
+def _num_candidates(request: Request) -> int:
     """As many as the search could take from one beam, were all others worse."""
     assert request.beam_search is not None
-    count = max(2, 1 + len(request.eos_token_ids)) * request.beam_search.beam_width
-    values, ids = logprobs.topk(min(count, logprobs.shape[0]))
-    return BeamCandidates(tuple(ids.tolist()), tuple(values.tolist()))
+    return max(2, 1 + len(request.eos_token_ids)) * request.beam_search.beam_width

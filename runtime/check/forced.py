@@ -7,9 +7,11 @@ and may prefer another token only where Hugging Face's two are closer than that.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from runtime.check.engine_bench import run_all
@@ -17,9 +19,10 @@ from runtime.check.exact import describe, first_difference
 from runtime.check.outcome import Mismatch, Outcome, Tier
 from runtime.check.reference import ReferenceRun
 from runtime.engine import LLMEngine
-from runtime.sampler import Sampled
+from runtime.sampler import PendingSamples, SamplingPlan
 from runtime.sampling_params import SamplingParams
 from runtime.sequence import Sequence as EngineSequence
+from runtime.stream import Stream
 
 _MEAN_MARGIN = 1.5
 """The engine's mean error over Hugging Face's: a mistake moves all positions."""
@@ -34,22 +37,27 @@ class ForcedSampler:
 
     def __init__(self, runs: Sequence[ReferenceRun]) -> None:
         self._runs = runs
+        self._places: deque[tuple[int, int]] = deque()
         self.logprobs = [torch.zeros_like(run.logprobs) for run in runs]
 
-    def sample(
-        self,
-        logits: torch.Tensor,
-        samples: Sequence[EngineSequence],
-        output_indices: Sequence[int],
-    ) -> Sampled:
-        """Choose as the run did; requests are named by the index of their run."""
+    def plan(
+        self, samples: Sequence[EngineSequence], output_indices: Sequence[int]
+    ) -> SamplingPlan:
+        """Look up what the runs have there; requests are named by the index of their run."""
+        for sequence, position in zip(samples, output_indices, strict=True):
+            self._places.append((int(sequence.request.request_id), position))
+        return SamplingPlan(tuple(samples), (), (), None, None)
+
+    def launch(
+        self, logits: torch.Tensor, plan: SamplingPlan, inputs: torch.Tensor, stream: Stream
+    ) -> PendingSamples:
+        """Choose as the run did; steps are launched in the order in which they were planned."""
         scores = torch.log_softmax(logits, dim=-1)
-        token_ids = []
-        for row, (sequence, position) in enumerate(zip(samples, output_indices, strict=True)):
-            index = int(sequence.request.request_id)
+        places = [self._places.popleft() for _ in plan.samples]
+        for row, (index, position) in enumerate(places):
             self.logprobs[index][position] = scores[row]
-            token_ids.append(self._runs[index].tokens[position])
-        return Sampled(token_ids, [None] * len(samples), [None] * len(samples))
+        token_ids = [self._runs[index].tokens[position] for index, position in places]
+        return PendingSamples(stream.send(np.array(token_ids, dtype=np.int64)), plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -14,11 +15,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from runtime.draw import draw_tokens
-from runtime.random_stream import stream_seed, uniform
-from runtime.sampler import Sampler
+from runtime.draw import DrawPlan, draw_tokens
+from runtime.random_stream import stream_key, stream_seed, uniforms
+from runtime.sampler import Sampled, Sampler
 from runtime.sampling_params import SamplingParams
 from runtime.sequence import Request, Sequence
+from runtime.stream import HostStream
 
 VOCAB_SIZE = 50
 
@@ -33,11 +35,27 @@ def make_sequence(params: SamplingParams, name: str = "a", prompt: Many[int] = (
     return Sequence(request, (0, 1, 0), 1000)
 
 
+def draw(logits: torch.Tensor, params: Many[SamplingParams], numbers: Many[float]) -> torch.Tensor:
+    plan = DrawPlan.make(range(len(params)), params, np.array(numbers))
+    rows, found = draw_tokens(logits, plan, HostStream())
+    return torch.zeros_like(found).index_copy_(0, rows, found)
+
+
+def sample(
+    sampler: Sampler, logits: torch.Tensor, samples: Many[Sequence], output_indices: Many[int]
+) -> Sampled:
+    """All three parts; every token is known."""
+    inputs = torch.tensor([sequence.token_ids[-1] for sequence in samples])
+    stream = HostStream()
+    pending = sampler.launch(logits, sampler.plan(samples, output_indices), inputs, stream)
+    return pending.download(stream).read()
+
+
 def support(logits: torch.Tensor, **options: Any) -> dict[int, float]:
     """Share of each token over an even grid of random numbers: exact to one part in 4000."""
     grid = [(i + 0.5) / 4000 for i in range(4000)]
     params = [SamplingParams(**options)] * len(grid)
-    tokens = torch.tensor(draw_tokens(logits.expand(len(grid), -1), params, grid))
+    tokens = draw(logits.expand(len(grid), -1), params, grid)
     counts = tokens.bincount(minlength=VOCAB_SIZE) / len(grid)
     return {i: share for i, share in enumerate(counts.tolist()) if share}
 
@@ -84,26 +102,33 @@ def test_a_row_does_not_know_its_neighbours() -> None:
     logits = make_logits(6)
     params = [SamplingParams(top_k=k, temperature=t) for k, t in ((0, 1), (3, 2), (0, 0.5))] * 2
     numbers = [0.1, 0.9, 0.5, 0.999999, 0.0, 0.3]
-    together = draw_tokens(logits, params, numbers)
-    alone = [
-        draw_tokens(logits[i : i + 1], params[i : i + 1], numbers[i : i + 1])[0] for i in range(6)
-    ]
-    assert together == alone
+    together = draw(logits, params, numbers).tolist()
+    alone = [draw(logits[i : i + 1], params[i : i + 1], numbers[i : i + 1]) for i in range(6)]
+    assert together == torch.cat(alone).tolist()
 
 
 def test_the_last_random_number_still_names_a_token() -> None:
     logits = torch.full((1, VOCAB_SIZE), -torch.inf)
     logits[0, 7] = 0.0
     for number in (0.0, 1 - 2**-53):
-        assert draw_tokens(logits, [SamplingParams()], [number]) == [7]
-        assert draw_tokens(logits, [SamplingParams(top_p=0.5)], [number]) == [7]
+        assert draw(logits, [SamplingParams()], [number]) == 7
+        assert draw(logits, [SamplingParams(top_p=0.5)], [number]) == 7
 
 
 def test_streams() -> None:
-    numbers = [uniform(s, i, t) for s in (0, 1, -5) for i in range(3) for t in range(100)]
-    assert len(set(numbers)) == len(numbers)
-    assert all(0 <= number < 1 for number in numbers)
-    assert abs(sum(numbers) / len(numbers) - 0.5) < 0.03
+    keys = [stream_key(s, i) for s in (0, 1, -5) for i in range(3)]
+    assert len(set(keys)) == len(keys)
+    numbers = np.array([uniforms(keys, [t] * len(keys)) for t in range(1000)])
+    assert len(set(numbers.ravel())) == numbers.size
+    assert ((numbers >= 0) & (numbers < 1)).all()
+    # A uniform variable has mean 1/2, variance 1/12, and nothing in common with its neighbours.
+    assert np.abs(numbers.mean(axis=0) - 0.5).max() < 4 * (1 / 12 / 1000) ** 0.5
+    assert np.abs(numbers.var(axis=0) - 1 / 12).max() < 0.01
+    both = np.concatenate((numbers[:-1], numbers[1:]), axis=1)  # now and next, of all streams
+    alike = np.corrcoef(both, rowvar=False) - np.eye(both.shape[1])
+    assert np.abs(alike).max() < 5 / 1000**0.5
+    # The reference implementation of SplitMix64 gives this first number for the seed 1234567.
+    assert uniforms([1234567], [0])[0] == (6457827717110365317 >> 11) * 2.0**-53
     assert stream_seed(0, "a") == stream_seed(0, "a") != stream_seed(0, "b")
     assert stream_seed(1, "a") != stream_seed(0, "a")
 
@@ -115,13 +140,13 @@ def test_sampled_by_seed_and_token_index_only() -> None:
     unseeded = make_sequence(SamplingParams(), "third")
     sampler = Sampler(0)
     first = [
-        sampler.sample(logits.clone(), [one, other, unseeded], [i, i, i]).token_ids
+        sample(sampler, logits.clone(), [one, other, unseeded], [i, i, i]).token_ids
         for i in range(20)
     ]
     assert [row[0] for row in first] == [row[1] for row in first]
     assert [row[0] for row in first] != [row[2] for row in first]
     alone = [
-        Sampler(9).sample(logits[:1].clone(), [other], [index]).token_ids[0] for index in range(20)
+        sample(Sampler(9), logits[:1].clone(), [other], [index]).token_ids[0] for index in range(20)
     ]
     assert alone == [row[0] for row in first], "engine seed and batch do not matter with a seed"
 
@@ -131,7 +156,7 @@ def adjusted(params: SamplingParams, prompt: Many[int], output: Many[int]) -> to
     logits = make_logits(1)
     sequence = make_sequence(params, prompt=prompt)
     sequence.token_ids.extend(output)
-    Sampler(0).sample(logits, [sequence], [len(output)])
+    sample(Sampler(0), logits, [sequence], [len(output)])
     return logits[0]
 
 
@@ -168,7 +193,7 @@ def test_logprobs_are_the_models_own() -> None:
     expected = torch.log_softmax(logits, dim=-1)
     params = SamplingParams(temperature=0, logprobs=3, logit_bias={11: 100.0})
     silent = SamplingParams(temperature=0)
-    sampled = Sampler(0).sample(logits, [make_sequence(params), make_sequence(silent)], [0, 0])
+    sampled = sample(Sampler(0), logits, [make_sequence(params), make_sequence(silent)], [0, 0])
     assert sampled.token_ids[0] == 11
     assert sampled.logprobs[1] is None
     found = sampled.logprobs[0]
