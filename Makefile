@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check format soak bench-scheduler clean
+.PHONY: help demo test check format gate gate-gpu soak bench-scheduler clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -27,6 +27,15 @@ check: $(STAMP)  ## format, lint, types
 format: $(STAMP) ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The side to compare with: another checkout, or these results themselves.
+BASE ?= results
+
+gate: $(STAMP)   ## templates still compile to the committed facts (BASE=checkout: and to its)
+	$(BIN)/autotune gate $(BASE) . --static-only $(GATE_REPORTS)
+
+gate-gpu: $(STAMP) ## the same, then what differs from BASE timed on this machine's GPU
+	$(BIN)/autotune gate $(BASE) . $(GATE_REPORTS)
 
 soak: $(STAMP)   ## 100,000 random scheduler steps against a shadow of the KV cache
 	$(BIN)/python ci/soak.py --steps 100000

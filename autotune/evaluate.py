@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.arch import lookup
+from autotune.canary import canaries
 from autotune.compiler.cross import cross_compile
 from autotune.compiler.facts import report
 from autotune.correctness import check
@@ -78,13 +79,22 @@ def race_candidates(request: Mapping[str, Any]) -> Answer:
     return {"status": Status.OK, "samples": race(launches, request["device"])}
 
 
+def race_canaries(request: Mapping[str, Any]) -> Answer:
+    """Time what no template can change: `samples` in microseconds by name."""
+    launches = canaries(request["device"])
+    samples = race(list(launches.values()), request["device"])
+    return {"status": Status.OK, "samples": dict(zip(launches, samples, strict=True))}
+
+
 _OPERATIONS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
     "compile": compile_candidate,
     "check": check_candidate,
     "race": race_candidates,
+    "canaries": race_canaries,
 }
 _FAILED = {
     "compile": Status.COMPILE_ERROR,
     "check": Status.LAUNCH_ERROR,
     "race": Status.LAUNCH_ERROR,
+    "canaries": Status.LAUNCH_ERROR,
 }

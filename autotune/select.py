@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autotune.cell import Cell, Choice
 from autotune.portfolio import choose_portfolio
@@ -28,6 +28,31 @@ def select(cell: Cell, evaluations: Sequence[Evaluation]) -> list[Selection]:
         kept = choose_portfolio(times)
         usable = [evaluation for evaluation in usable if evaluation.config in kept]
     return [_select_at(cell, point, usable, by_binary) for point in cell.points]
+
+
+def predict_again(
+    cell: Cell, selection: Selection, by_binary: Mapping[Config, Evaluation]
+) -> Selection:
+    """Return the selection with its configuration kept and all else as new facts predict it.
+
+    Args:
+        cell: of the selection.
+        selection: what was chosen.
+        by_binary: evaluations of its binary, and of the default's at its point.
+    """
+    point = cell.problem.at(**selection.nearest)
+    evaluation = by_binary[cell.space.binary_of(selection.config)]
+    default_config = cell.spec.default_config(point, cell.arch)
+    default_evaluation = by_binary[cell.space.binary_of(default_config)]
+    default: Choice | None = None
+    if default_evaluation.status in (Status.OK, Status.DUPLICATE):
+        default = cell.predict(point, default_config, default_evaluation)
+    choice = cell.predict(point, selection.config, evaluation)
+    if selection.config == default_config:
+        reason = "the default, compiled anew"
+    else:
+        reason = f"compiled anew since it was selected; {_why(choice, default)}"
+    return _selection(cell, point, choice, default, evaluation, reason)
 
 
 def _select_at(

@@ -18,6 +18,7 @@ COMMANDS = {
     "kernels": "list kernels with their axes and knobs",
     "show": "print a selection, its source, assembly or compiler facts",
     "verify": "check random legal configurations against an fp64 reference",
+    "gate": "fail where a change makes a generated kernel worse",
 }
 """Subcommand → what it does; each lives in the module of that name in this package."""
 

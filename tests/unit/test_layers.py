@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # "package.*" is an open row, all else of that package: adding a kernel or a command takes no edit
 # here. Modules of an open row may build on each other, without cycles.
 LAYERS = (
-    ("autotune", "autotune.compiler", "autotune.search"),
+    ("autotune", "autotune.compiler", "autotune.search", "autotune.gate"),
     ("autotune.errors", "autotune.sm", "autotune.deadline", "autotune.effort", "autotune.progress",
-     "autotune.portfolio"),
+     "autotune.portfolio", "autotune.canary", "autotune.gate.verdict"),
     ("autotune.paths", "autotune.files", "autotune.arch", "autotune.json_fields"),
     ("autotune.space", "autotune.problem", "autotune.model_shape", "autotune.device"),
     ("autotune.pool", "autotune.records", "autotune.kernels.spec", "autotune.kernels.dtypes"),
@@ -31,7 +31,7 @@ LAYERS = (
     ("autotune.evaluate", "autotune.build", "autotune.cell", "autotune.registry"),
     ("autotune.worker", "autotune.select", "autotune.search.candidates",
      "autotune.search.journal"),
-    ("autotune.measure", "autotune.search.classifier"),
+    ("autotune.measure", "autotune.search.classifier", "autotune.gate.*"),
     ("autotune.search.samplers",),
     ("autotune.search.ledger",),
     ("autotune.tune",),

@@ -1,0 +1,1 @@
+"""The performance gate: does a change make a generated kernel worse?"""
