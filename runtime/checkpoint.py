@@ -71,6 +71,10 @@ class Checkpoint:
         """Shape of a tensor, without reading it."""
         return tuple(self._file_of[name].get_slice(name).get_shape())
 
+    def lazy(self, name: str) -> Any:
+        """Return a handle that reads (a part of) a tensor when it is indexed."""
+        return self._file_of[name].get_slice(name)
+
     def read(self, name: str) -> torch.Tensor:
         """Read a tensor, in the type it was saved in."""
         return self._file_of[name].get_tensor(name)

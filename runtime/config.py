@@ -10,6 +10,7 @@ from runtime.preemption import PreemptionCost, PreemptionMode
 from runtime.scheduler_config import SchedulingPolicy
 
 DTYPE_NAMES = ("auto", "fp32", "bf16", "fp16")
+MODEL_IMPLS = ("auto", "native", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,9 @@ class EngineConfig:
     dtype: str = "auto"
     """Of weights, activations and KV cache; auto takes the checkpoint's, or fp32 on a CPU that has
     no instructions for it."""
+    model_impl: str = "auto"
+    """Whose code computes the model: native is ours, transformers is that library's with our paged
+    attention; auto is native where there is one."""
     device: str = "cpu"
     ops: str = "torch"
     """Operation set that the model runs on."""
@@ -66,6 +70,9 @@ class EngineConfig:
         object.__setattr__(self, "model", Path(self.model))
         if self.dtype not in DTYPE_NAMES:
             raise InvalidParameterError("dtype", self.dtype, f"one of {', '.join(DTYPE_NAMES)}")
+        if self.model_impl not in MODEL_IMPLS:
+            accepts = f"one of {', '.join(MODEL_IMPLS)}"
+            raise InvalidParameterError("model_impl", self.model_impl, accepts)
         for field in ("block_size", "kv_cache_bytes", "max_model_len"):
             value = getattr(self, field)
             if value is not None and value < 1:

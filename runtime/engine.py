@@ -50,7 +50,7 @@ class LLMEngine:
             InvalidParameterError: a limit is off.
         """
         self.config = config
-        self.model_config = sizes = load_model_config(config.model)
+        self.model_config = sizes = load_model_config(config.model, config.model_impl)
         device = torch.device(config.device)
         ops = make_ops(config.ops)
         is_auto = config.dtype == "auto"
@@ -74,7 +74,10 @@ class LLMEngine:
             dtype,
             device,
         )
-        may_capture = ops.needs_tables and not config.enforce_eager
+        # transformers' code may read values back in a step, which no graph can hold.
+        may_capture = (
+            ops.needs_tables and not config.enforce_eager and self.model_config.impl == "native"
+        )
         self.runner = ModelRunner(
             model,
             cache,

@@ -11,6 +11,7 @@
   x ModelError                     the model that was named cannot be served
     - ModelFolderError               no such folder, or a file of it is missing or unreadable
     - UnknownArchitectureError       no model family has this name; lists those that exist
+    - UnsupportedModelError          transformers has it, but it cannot be served exactly; says why
     - ConfigFieldError               a field of config.json is missing, wrong or not supported
     - CheckpointError                weights are missing, damaged, or in a format that is refused
     - WeightError                    a tensor is missing, left over, or of another shape
@@ -96,15 +97,24 @@ class ModelFolderError(ModelError):
 class UnknownArchitectureError(ModelError):
     """No model family has this name."""
 
-    def __init__(self, where: str, name: str, choices: Iterable[str]) -> None:
+    def __init__(
+        self, where: str, name: str, choices: Iterable[str], others: Iterable[str] = ()
+    ) -> None:
+        """Name the families, and how many others transformers has."""
         names = sorted(choices)
-        near = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
+        rest = set(others) - set(names)
+        near = difflib.get_close_matches(name, [*names, *rest], n=2, cutoff=0.6)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        more = f", and {len(rest)} causal language models of transformers" if rest else ""
         super().__init__(
-            f"{where}: unknown architecture {name!r}.{hint} Supported: {', '.join(names)}"
+            f"{where}: unknown architecture {name!r}.{hint} Supported: {', '.join(names)}{more}"
         )
         self.name = name
         self.choices = tuple(names)
+
+
+class UnsupportedModelError(ModelError):
+    """transformers knows the model, and this engine has no way to serve it exactly."""
 
 
 class ConfigFieldError(ModelError):

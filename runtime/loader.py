@@ -11,6 +11,7 @@ import torch
 from runtime.checkpoint import Checkpoint
 from runtime.errors import InvalidParameterError
 from runtime.model_config import ModelConfig
+from runtime.model_sizes import ModelSizes
 from runtime.models import FAMILIES
 from runtime.ops import OPERATION_SETS
 from runtime.ops.base import OperationSet
@@ -26,17 +27,22 @@ DTYPES: dict[str, Any] = {
 
 def load_model(
     folder: Path,
-    config: ModelConfig,
+    config: ModelSizes,
     ops: OperationSet,
     dtype: torch.dtype,
     device: torch.device,
     max_len: int,
 ) -> Any:
-    """Read the checkpoint into the family's model, converted to `dtype`; returns its Decoder.
+    """Read the checkpoint into the model, converted to `dtype`; returns a `model_runner.Model`.
 
     Raises:
         CheckpointError, WeightError: the weights are not there, or not those of this config.
+        UnsupportedModelError: transformers' code for it gives something else with paged attention.
     """
+    if not isinstance(config, ModelConfig):
+        backend = importlib.import_module("runtime.models.transformers_backend")
+        with Checkpoint(folder) as checkpoint:
+            return backend.build(config, checkpoint, ops, dtype, device, max_len)
     family = importlib.import_module(FAMILIES[config.architecture].module)
     with Checkpoint(folder) as checkpoint:
         return family.build(config, Weights(checkpoint, dtype, device), ops, max_len)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from runtime.config import EngineConfig
 from runtime.errors import InvalidParameterError
-from runtime.model_config import ModelConfig
+from runtime.model_sizes import ModelSizes
 from runtime.preemption import PreemptionMode
 from runtime.scheduler_config import SchedulerConfig
 
 
 def plan_memory(
     config: EngineConfig,
-    model: ModelConfig,
+    model: ModelSizes,
     block_size: int,
     element_bytes: int,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 
 from runtime.config_fields import ConfigFields, read_json_object
 from runtime.errors import ModelFolderError, UnknownArchitectureError
+from runtime.model_sizes import ModelSizes, read_dtype
 from runtime.models import FAMILIES
 from runtime.rope_config import RopeConfig, read_rope_config
 
@@ -19,25 +20,17 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }
-_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _SLIDING = "sliding_attention"
 _FULL = "full_attention"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What the engine needs to know of a decoder-only model, weights excepted."""
+class ModelConfig(ModelSizes):
+    """What a model of one of our families is made of, weights excepted."""
 
-    architecture: str
-    vocab_size: int
     hidden_size: int
     intermediate_size: int
-    num_layers: int
     num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    max_position: int
-    """Most tokens of prompt and output together."""
     norm_eps: float
     activation: str
     """Of the gated MLP: "silu", "gelu" or "gelu_tanh"."""
@@ -51,9 +44,6 @@ class ModelConfig:
     attention_bias: bool
     mlp_bias: bool
     tie_word_embeddings: bool
-    dtype: str
-    """Of the checkpoint: "fp32", "bf16" or "fp16"."""
-    eos_token_ids: frozenset[int]
 
     @classmethod
     def from_hf(cls, values: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
@@ -112,13 +102,20 @@ class ModelConfig:
             attention_bias=fields.flag("attention_bias"),
             mlp_bias=fields.flag("mlp_bias"),
             tie_word_embeddings=fields.flag("tie_word_embeddings"),
-            dtype=_dtype(fields),
+            dtype=read_dtype(fields),
             eos_token_ids=fields.token_ids("eos_token_id"),
         )
 
 
-def load_model_config(folder: Path) -> ModelConfig:
+def load_model_config(folder: Path, impl: str = "auto") -> ModelSizes:
     """Read a model folder's config.json, and its generation_config.json for the end tokens.
+
+    Args:
+        folder: of the model.
+        impl: whose code computes it, one of `config.MODEL_IMPLS`.
+
+    Returns:
+        A `ModelConfig` where it is a family of ours, else a `GenericConfig`.
 
     Raises:
         ModelFolderError: there is no such folder, or it has no config.json.
@@ -137,7 +134,14 @@ def load_model_config(folder: Path) -> ModelConfig:
         eos = read_json_object(generation).get("eos_token_id")
         if eos is not None:
             values = {**values, "eos_token_id": eos}
-    return ModelConfig.from_hf(values, str(path))
+    names = values.get("architectures")
+    is_ours = isinstance(names, list) and bool(names) and names[0] in FAMILIES
+    if impl == "native" or (impl == "auto" and is_ours):
+        return ModelConfig.from_hf(values, str(path))
+    # transformers' modelling code is loaded only for models that it computes.
+    from runtime.generic.config import read_generic_config
+
+    return read_generic_config(values, str(path))
 
 
 def _gguf_hint(folder: Path) -> str:
@@ -153,14 +157,6 @@ def _activation(fields: ConfigFields) -> str:
     if name not in _ACTIVATIONS:
         raise fields.error(field, f"is {name!r}; supported are {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]
-
-
-def _dtype(fields: ConfigFields) -> str:
-    field = "dtype" if "dtype" in fields.values else "torch_dtype"
-    name = fields.text(field, "float32")
-    if name not in _DTYPES:
-        raise fields.error(field, f"is {name!r}; supported are {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def _windows(fields: ConfigFields, num_layers: int) -> tuple[int | None, ...]:

@@ -19,7 +19,7 @@ from runtime.errors import InvalidParameterError
 
 if TYPE_CHECKING:
     from runtime.check.outcome import Outcome
-    from runtime.model_config import ModelConfig
+    from runtime.model_sizes import ModelSizes
 
 EXAMPLES = """examples:
   runtime check path/to/model                  fp32: the same tokens in every scenario
@@ -63,7 +63,7 @@ def handle(options: argparse.Namespace) -> int:
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
-def _prompts(options: argparse.Namespace, config: ModelConfig) -> list[list[int]]:
+def _prompts(options: argparse.Namespace, config: ModelSizes) -> list[list[int]]:
     """Random ids; lengths spread from 1 to what the context leaves, at most 160."""
     longest = min(160, config.max_position - options.max_tokens)
     if longest < 1:
@@ -77,7 +77,7 @@ def _prompts(options: argparse.Namespace, config: ModelConfig) -> list[list[int]
 
 
 def _checks(
-    options: argparse.Namespace, config: ModelConfig, prompts: list[list[int]]
+    options: argparse.Namespace, config: ModelSizes, prompts: list[list[int]]
 ) -> Iterator[Outcome]:
     from transformers.utils import logging
 
