@@ -141,7 +141,7 @@ def load_model_config(folder: Path, impl: str = "auto") -> ModelSizes:
     # transformers' modelling code is loaded only for models that it computes.
     from runtime.generic.config import read_generic_config
 
-    return read_generic_config(values, str(path))
+    return read_generic_config(folder, values)
 
 
 def _gguf_hint(folder: Path) -> str:

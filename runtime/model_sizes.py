@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from runtime.config_fields import ConfigFields
 
@@ -12,6 +13,9 @@ _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
     """Sizes of a decoder-only model and of its KV cache."""
+
+    impl: ClassVar[str] = "native"
+    """Whose code computes it: "native" or "transformers"."""
 
     architecture: str
     vocab_size: int

@@ -19,9 +19,14 @@ _BLOCK_SIZE = 8
 class EngineBench:
     """Loads the weights once; every scenario gets a fresh scheduler and KV cache."""
 
-    def __init__(self, folder: Path, dtype: str, max_len: int) -> None:
+    def __init__(self, folder: Path, dtype: str, max_len: int, model_impl: str) -> None:
         self._config = EngineConfig(
-            folder, dtype=dtype, max_model_len=max_len, max_num_seqs=32, skip_tokenizer=True
+            folder,
+            dtype=dtype,
+            model_impl=model_impl,
+            max_model_len=max_len,
+            max_num_seqs=32,
+            skip_tokenizer=True,
         )
         self._first = LLMEngine(self._config)
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runtime.cli.engine_options import add_model_impl, note_impl
 from runtime.errors import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32"
     )
+    add_model_impl(parser)
     parser.add_argument("--prompts", type=int, default=6, help="random prompts (default 6)")
     parser.add_argument("--max-tokens", type=int, default=64, help="per prompt (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts (default 0)")
@@ -51,7 +53,8 @@ def handle(options: argparse.Namespace) -> int:
             raise InvalidParameterError(name, getattr(options, name), "at least 1")
     from runtime.model_config import load_model_config
 
-    config = load_model_config(options.model)
+    config = load_model_config(options.model, options.model_impl)
+    note_impl(config)
     prompts = _prompts(options, config)
     outcomes = list(_checks(options, config, prompts))
     if options.json:
@@ -93,13 +96,13 @@ def _checks(
     del reference
     max_len = max(map(len, prompts)) + options.max_tokens
     if options.dtype == "fp32":
-        bench = EngineBench(options.model, "fp32", max_len)
+        bench = EngineBench(options.model, "fp32", max_len, options.model_impl)
         yield from check_exact(bench, runs, options.max_tokens)
         return
     wide = Reference(options.model, "fp32", sorted(config.eos_token_ids))
     exact = [wide.score(run) for run in runs]
     del wide
-    bench = EngineBench(options.model, options.dtype, max_len)
+    bench = EngineBench(options.model, options.dtype, max_len, options.model_impl)
     together = next(scenario for scenario in SCENARIOS if scenario.name == "all at once")
     yield check_forced(bench.engine(together), runs, exact)
     yield check_free(bench.engine(together), runs, exact, options.max_tokens)

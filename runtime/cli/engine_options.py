@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runtime.config import DTYPE_NAMES, EngineConfig
+from runtime.config import DTYPE_NAMES, MODEL_IMPLS, EngineConfig
+
+if TYPE_CHECKING:
+    from runtime.model_sizes import ModelSizes
 
 _GIB = 1 << 30
 
@@ -18,6 +22,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
     group = parser.add_argument_group("engine")
     group.add_argument("--dtype", choices=DTYPE_NAMES, default=default["dtype"])
+    add_model_impl(group)
     group.add_argument("--block-size", type=int, help="tokens per KV block")
     group.add_argument("--num-blocks", type=int, help="KV blocks, in place of --kv-cache-gib")
     group.add_argument(
@@ -27,6 +32,25 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "seed"):
         group.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
     group.add_argument("--no-prefix-caching", action="store_true")
+
+
+def add_model_impl(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare --model-impl."""
+    parser.add_argument(
+        "--model-impl",
+        choices=MODEL_IMPLS,
+        default="auto",
+        help="whose code computes the model (default auto: ours where there is some)",
+    )
+
+
+def note_impl(model: ModelSizes) -> None:
+    """Say on standard error where transformers' code computes the model."""
+    if model.impl != "native":
+        print(
+            f"runtime: {model.architecture} runs transformers' code, with paged attention",
+            file=sys.stderr,
+        )
 
 
 def engine_config(options: argparse.Namespace) -> EngineConfig:
@@ -39,6 +63,7 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
     return EngineConfig(
         options.model,
         dtype=options.dtype,
+        model_impl=options.model_impl,
         block_size=options.block_size,
         num_blocks=options.num_blocks,
         max_num_seqs=options.max_num_seqs,

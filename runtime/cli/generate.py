@@ -9,7 +9,7 @@ import sys
 from dataclasses import fields
 from typing import Any
 
-from runtime.cli.engine_options import add_engine_arguments, engine_config
+from runtime.cli.engine_options import add_engine_arguments, engine_config, note_impl
 from runtime.errors import InvalidParameterError
 from runtime.outputs import RequestOutput
 from runtime.sampling_params import BeamSearchParams, SamplingParams
@@ -77,6 +77,7 @@ def handle(options: argparse.Namespace) -> int:
 
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     llm = LLM(given.pop("model"), **given)
+    note_impl(llm.engine.model_config)
     if options.beam_width is None:
         outputs = llm.generate(prompts, params)
     else:

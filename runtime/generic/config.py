@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -37,6 +38,7 @@ _BAD_CONFIG = (StrictDataclassError, ValueError, TypeError, KeyError, AttributeE
 class GenericConfig(ModelSizes):
     """A model of transformers that can be served."""
 
+    impl: ClassVar[str] = "transformers"
     model_class: Any
     """Of transformers."""
     hf_config: Any
@@ -51,18 +53,19 @@ class GenericConfig(ModelSizes):
     """Names config.json in errors."""
 
 
-def read_generic_config(values: Mapping[str, Any], where: str) -> GenericConfig:
+def read_generic_config(folder: Path, values: Mapping[str, Any]) -> GenericConfig:
     """Find the model's class, build it without weights, and see how it attends.
 
     Args:
-        values: the fields of config.json.
-        where: how errors name it.
+        folder: of the model.
+        values: the fields of its config.json; the end tokens are taken from here.
 
     Raises:
         UnknownArchitectureError: transformers has no causal language model of this name.
         ConfigFieldError: a field is missing or wrong.
         UnsupportedModelError: it cannot be served; the message says why.
     """
+    where = str(folder / "config.json")
     fields = ConfigFields(values, where)
     names = values.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
@@ -71,10 +74,9 @@ def read_generic_config(values: Mapping[str, Any], where: str) -> GenericConfig:
     _check_architecture(fields, architecture)
     if fields.nested("quantization_config") is not None:
         raise fields.error("quantization_config", "is set: quantised weights are not supported")
-    # Code that a checkpoint brings along is never run, whatever transformers' defaults are.
-    plain = {name: value for name, value in values.items() if name != "auto_map"}
+    config_class = CONFIG_MAPPING[fields.text("model_type")]
     try:
-        hf_config = CONFIG_MAPPING[fields.text("model_type")].from_dict(plain)
+        hf_config = config_class.from_pretrained(folder, local_files_only=True)
     except _BAD_CONFIG as error:
         raise ModelError(f"{where}: transformers refuses it: {_one_line(error)}") from error
     _check_kind(hf_config, architecture, where)

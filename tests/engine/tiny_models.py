@@ -91,6 +91,63 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
 """Name of a case -> its own fields; several cases may be of one family."""
 
 
+GENERIC: dict[str, Mapping[str, Any]] = {
+    # Learned positions, packed weights stored the other way round, a tied head.
+    "gpt2": {"model_type": "gpt2", "n_inner": 80},
+    # Positions from an offset, a body within the body.
+    "opt": {"model_type": "opt", "init_std": 0.3, "ffn_dim": 80, "word_embed_proj_dim": 48},
+    # Attention beside the MLP, rotation of a part of each head.
+    "gpt_neox": {"model_type": "gpt_neox", "rotary_pct": 0.5},
+    "phi": {"model_type": "phi", "partial_rotary_factor": 0.5},
+    # Windows on some layers, norms of queries and keys, two rotary bases.
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "head_dim": 16,
+        "num_hidden_layers": 3,
+        "query_pre_attn_scalar": 8,
+        "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    # Multipliers of embedding, residuals, attention and logits.
+    "granite": {
+        "model_type": "granite",
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.4,
+        "logits_scaling": 2.0,
+    },
+    # Rotation of neighbouring pairs, layers without any, scaled logits.
+    "cohere2": {
+        "model_type": "cohere2",
+        "sliding_window": 12,
+        "logit_scale": 0.5,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    # Experts, saved one by one and computed stacked.
+    "mixtral": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
+    # Values of fewer dimensions than keys.
+    "deepseek_v3": {
+        "model_type": "deepseek_v3",
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 12,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 12,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "n_group": 2,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+    },
+    # Layers without positions.
+    "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+}
+"""Models that transformers' code computes, each of another character."""
+
+
 SPECIAL: dict[str, Mapping[str, Any]] = {
     "llama-text": {"model_type": "llama", "vocab_size": 300},
     "llama-long": {"model_type": "llama", "max_position_embeddings": 1024},
@@ -100,7 +157,7 @@ SPECIAL: dict[str, Mapping[str, Any]] = {
 
 def save_model(name: str, folder: Path) -> Any:
     """Save a case's checkpoint in fp32 and return Hugging Face's model."""
-    fields = {**_COMMON, **(CONFIGS | SPECIAL)[name]}
+    fields = {**_COMMON, **(CONFIGS | GENERIC | SPECIAL)[name]}
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
