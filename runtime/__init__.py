@@ -2,3 +2,5 @@
 
 It sees `autotune` only through its registry and its GPU facts.
 """
+
+__version__ = "0.1.0"

@@ -76,6 +76,18 @@ class ChatTemplate:
         config = read_json_object(path) if path.is_file() else {}
         return cls(_sources(folder, config), _special_tokens(folder, config), str(folder))
 
+    @classmethod
+    def load_file(cls, folder: Path, path: Path) -> ChatTemplate:
+        """Read one template file, to be used with a model folder's special tokens.
+
+        Raises:
+            ChatTemplateError: it cannot be read or compiled.
+            ModelFolderError: the tokenizer's configuration cannot be read.
+        """
+        config_path = folder / "tokenizer_config.json"
+        config = read_json_object(config_path) if config_path.is_file() else {}
+        return cls({_DEFAULT: _read(path)}, _special_tokens(folder, config), str(path))
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

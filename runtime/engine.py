@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Tokens
 
 import torch
@@ -19,6 +19,7 @@ from runtime.memory import plan_memory
 from runtime.model_config import load_model_config
 from runtime.model_runner import Model, ModelRunner, StepInFlight
 from runtime.outputs import RequestOutput
+from runtime.request_guard import RequestGuard
 from runtime.request_state import RequestState
 from runtime.sampler import Sampled, Sampler
 from runtime.sampling_params import BeamSearchParams, SamplingParams
@@ -87,8 +88,10 @@ class LLMEngine:
             capture_sizes=config.cudagraph_capture_sizes
             or default_capture_sizes(limits.max_num_seqs),
         )
+        self.dtype = dtype
         self._states: dict[str, RequestState | BeamState] = {}
         self._in_flight: deque[tuple[ScheduledBatch, StepInFlight]] = deque()
+        self._guard = RequestGuard()
 
     @property
     def has_unfinished(self) -> bool:
@@ -146,6 +149,8 @@ class LLMEngine:
 
         Where steps are scheduled ahead, a call starts one step and takes the results of the one
         before, so the first call of a busy period returns nothing.
+
+        An error in one request's own work ends that request, and is told in its output.
         """
         batch = self.scheduler.schedule()
         if not batch.is_empty:
@@ -163,17 +168,30 @@ class LLMEngine:
             request = scores.sequence.request
             state = self._states.get(request.request_id)
             if isinstance(state, RequestState) and state.request is request:
-                state.take_prompt_logprobs(scores)
+                with self._guard.of(request.request_id):
+                    state.take_prompt_logprobs(scores)
         changed = self._take_samples(batch, output.sampled, set(result.dropped))
-        outputs = [state.output() for state in changed]
+        outputs: list[RequestOutput] = []
+        for request_id, moved in changed.items():
+            if not self._guard.has_failed(request_id):
+                with self._guard.of(request_id):
+                    outputs.append(moved.output())
         for done in outputs:
             if done.finished:
                 del self._states[done.request_id]
+        outputs.extend(self._end_failed())
         return outputs
+
+    def _end_failed(self) -> Iterable[RequestOutput]:
+        for request_id, error in self._guard.take().items():
+            self.scheduler.abort(request_id)
+            prompt = self._states.pop(request_id).request.prompt_token_ids
+            problem = f"{type(error).__name__}: {error}"
+            yield RequestOutput(request_id, None, prompt, None, [], True, 0, problem)
 
     def _take_samples(
         self, batch: ScheduledBatch, sampled: Sampled, dropped: set[int]
-    ) -> Iterable[RequestState | BeamState]:
+    ) -> Mapping[str, RequestState | BeamState]:
         """Hand the step's tokens to their requests; returns those that moved."""
         changed: dict[str, RequestState | BeamState] = {}
         searches: dict[str, BeamState] = {}
@@ -189,13 +207,15 @@ class LLMEngine:
                 searches[request_id] = state
                 continue
             changed[request_id] = state
-            has_stopped = state.take(sequence, sampled.token_ids[row], sampled.logprobs[row])
-            if has_stopped and not sequence.is_finished:
-                self.scheduler.finish_sequence(sequence, FinishReason.STOP)
+            with self._guard.of(request_id):
+                has_stopped = state.take(sequence, sampled.token_ids[row], sampled.logprobs[row])
+                if has_stopped and not sequence.is_finished:
+                    self.scheduler.finish_sequence(sequence, FinishReason.STOP)
         for request_id, search in searches.items():
-            if search.advance(self.scheduler):
-                changed[request_id] = search
-        return changed.values()
+            with self._guard.of(request_id):
+                if search.advance(self.scheduler):
+                    changed[request_id] = search
+        return changed
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """End a request now; returns what it has so far, None if it is not live."""

@@ -8,6 +8,7 @@
     - NeverFitsError                 its KV cache would not fit in an empty pool
     - ChatRefusedError               the model's chat template cannot take the messages
     - QueueFullError                 too many requests wait already; the only one worth retrying
+  x RequestFailedError             the engine failed on one request's own work
   x ModelError                     the model that was named cannot be served
     - ModelFolderError               no such folder, or a file of it is missing or unreadable
     - UnknownArchitectureError       no model family has this name; lists those that exist
@@ -84,6 +85,15 @@ class QueueFullError(RequestRefusedError):
         super().__init__(
             f"{max_queue_len} requests are waiting, which is max_queue_len: try again later"
         )
+
+
+class RequestFailedError(EngineError):
+    """An error of the engine's has ended one request; the others are not affected."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the engine failed on this request: {problem}")
 
 
 class ModelError(EngineError):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from runtime.config import EngineConfig
 from runtime.engine import LLMEngine
-from runtime.errors import InvalidParameterError
+from runtime.errors import InvalidParameterError, RequestFailedError
 from runtime.outputs import RequestOutput
 from runtime.sampling_params import BeamSearchParams, SamplingParams
 
@@ -63,6 +63,7 @@ class LLM:
         Raises:
             RequestRefusedError: the engine cannot take one of them.
             InvalidParameterError: a parameter is off.
+            RequestFailedError: the engine failed on one of them.
         """
         many = _as_list(prompts)
         if isinstance(sampling_params, SamplingParams) or sampling_params is None:
@@ -104,6 +105,8 @@ class LLM:
                 num_tokens = 0
                 while self.engine.has_unfinished:
                     for output in self.engine.step():
+                        if output.error is not None:
+                            raise RequestFailedError(output.error)
                         if output.finished:
                             done[output.request_id] = output
                             num_tokens += sum(len(o.token_ids) for o in output.outputs)

@@ -41,3 +41,5 @@ class RequestOutput:
     finished: bool
     num_cached_tokens: int
     """Prompt tokens found in the prefix cache."""
+    error: str | None = None
+    """What ended the request, where its own work failed; `outputs` is empty then."""

@@ -62,6 +62,10 @@ class Roster:
         """Live sequences of a request, none if it has ended or never was."""
         return list(self._live.get(request_id, ()))
 
+    def is_unstarted(self, request_id: str) -> bool:
+        """Whether a live request has had no turn yet."""
+        return request_id in self._unstarted
+
     def add(self, request: Request) -> Sequence:
         """Take a request, or raise a RequestRefusedError and keep nothing of it."""
         if request.request_id in self._live:

@@ -40,6 +40,8 @@ class SchedulerStats:
     num_prefix_queries: int
     num_prefix_hits: int
     num_evictions: int
+    num_scheduled_tokens: int
+    """Of prompts and outputs, computed again after a preemption included."""
 
 
 class Scheduler:
@@ -51,6 +53,7 @@ class Scheduler:
         self.blocks = self.roster.blocks
         self.planner = StepPlanner(config, self.roster)
         self._last_step_id = 0
+        self._num_scheduled_tokens = 0
 
     # ---- requests -------------------------------------------------------------------------------
 
@@ -91,6 +94,10 @@ class Scheduler:
         """Live sequences of a request."""
         return self.roster.sequences_of(request_id)
 
+    def has_started(self, request_id: str) -> bool:
+        """Whether a request has had its first turn; also true of one that has ended."""
+        return not self.roster.is_unstarted(request_id)
+
     @property
     def has_unfinished(self) -> bool:
         """Whether any sequence is live."""
@@ -113,6 +120,7 @@ class Scheduler:
             num_prefix_queries=self.blocks.num_prefix_queries,
             num_prefix_hits=self.blocks.num_prefix_hits,
             num_evictions=self.blocks.pool.num_evictions,
+            num_scheduled_tokens=self._num_scheduled_tokens,
         )
 
     def check_integrity(self) -> None:
@@ -134,6 +142,7 @@ class Scheduler:
         if not batch.is_empty:
             batch.new_rows.extend(self.roster.take_new_rows())
             self._last_step_id = batch.step_id
+            self._num_scheduled_tokens += batch.num_tokens
             in_flight.append(batch)
         return batch
 

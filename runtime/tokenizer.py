@@ -38,9 +38,10 @@ class Tokenizer:
             raise TokenizerError(f"{folder}: the tokenizer cannot be read: {error}") from error
         return cls(found)
 
-    def encode(self, text: str) -> list[int]:
-        """Tokens of a prompt, with the special tokens that the model expects around it."""
-        ids: list[int] = self.hf_tokenizer(text)["input_ids"]
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Tokens of a prompt, with the special tokens that the model expects around it or not."""
+        found = self.hf_tokenizer(text, add_special_tokens=add_special_tokens)
+        ids: list[int] = found["input_ids"]
         return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
@@ -51,3 +52,8 @@ class Tokenizer:
             clean_up_tokenization_spaces=False,
         )
         return text
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """The vocabulary's own names of tokens; empty for ids that it does not have."""
+        found = self.hf_tokenizer.convert_ids_to_tokens(list(token_ids))
+        return [name or "" for name in found]

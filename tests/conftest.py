@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from own_folders import Folders
+
+if TYPE_CHECKING:
+    from live_server import LiveServer
 
 # The same examples on every machine, and no verdict that depends on how busy it is.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -20,3 +25,19 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     for name, value in found.variables.items():
         monkeypatch.setenv(name, value)
     return found
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model that the server's tests serve."""
+    from live_server import save_served_model
+
+    return save_served_model(tmp_path_factory.mktemp("served-model"))
+
+
+@pytest.fixture(scope="session")
+def server(served_model: Path) -> Iterator[LiveServer]:
+    """A server in its usual state, for tests that leave it so."""
+    from live_server import served
+
+    yield from served(served_model)

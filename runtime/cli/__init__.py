@@ -12,6 +12,7 @@ from runtime.errors import EngineError
 
 COMMANDS = {
     "generate": "continue prompts",
+    "serve": "serve a model by OpenAI's API",
     "check": "compare the engine with Hugging Face, token by token",
     "bench": "measure throughput beside Hugging Face",
 }
@@ -52,6 +53,8 @@ def _dispatch(words: list[str]) -> int:
         # Only the module of the command at hand is loaded: `--help` stays instant.
         if name == chosen:
             module = importlib.import_module(f"runtime.cli.{name}")
+            if hasattr(module, "expand_words"):
+                words = module.expand_words(words)
             subparser = subparsers.add_parser(
                 name,
                 help=summary,

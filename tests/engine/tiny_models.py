@@ -150,6 +150,11 @@ GENERIC: dict[str, Mapping[str, Any]] = {
 
 SPECIAL: dict[str, Mapping[str, Any]] = {
     "llama-text": {"model_type": "llama", "vocab_size": 300},
+    "llama-server": {
+        "model_type": "llama",
+        "vocab_size": 320,  # more than the tokenizer has, as padded checkpoints do
+        "max_position_embeddings": 2048,
+    },
     "llama-long": {"model_type": "llama", "max_position_embeddings": 1024},
 }
 """Cases for special ends: the tokenizer of `tiny_tokenizer`, the workloads of the benchmark."""
