@@ -38,7 +38,6 @@ def main(arguments: list[str]) -> int:
     die_with(parent)
     connection = socket.socket(fileno=number)
     # Heavy imports come only now, under the protection above.
-    from runtime.config import EngineConfig
     from runtime.errors import EngineError
     from runtime.server.channel import ChannelClosedError, EngineChannel
     from runtime.server.messages import (
@@ -53,7 +52,7 @@ def main(arguments: list[str]) -> int:
     try:
         (message,) = channel.receive(wait=True)
         assert isinstance(message, Configure), "the configuration comes first"
-        config = unpack_config(message, EngineConfig)
+        config = unpack_config(message)
         channel.send(Progress("importing torch"))
         from runtime.engine import LLMEngine
         from runtime.server.engine_loop import EngineLoop

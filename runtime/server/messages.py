@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
+from pydantic import TypeAdapter
 
+from runtime.config import EngineConfig
 from runtime.sampling_params import BeamSearchParams, SamplingParams
 
 
@@ -19,9 +19,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Configure(Message, frozen=True, array_like=True, tag=True):
-    """The first message: fields of `EngineConfig`, as JSON-like values."""
+    """The first message."""
 
-    fields: dict[str, Any]
+    config: bytes
+    """An `EngineConfig` as JSON."""
     max_queued_tokens: int | None = None
 
 
@@ -175,11 +176,10 @@ class Step(Message, frozen=True, array_like=True, tag=True):
     """When it began, on the clock that all processes share (CLOCK_MONOTONIC)."""
 
 
-_T = TypeVar("_T")
-
 FromEngine = Progress | Ready | LoadFailed | Accepted | Refused | Step
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=str)
+_encoder = msgspec.msgpack.Encoder()
+_configs = TypeAdapter(EngineConfig)
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
 _from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
 
@@ -199,17 +199,11 @@ def decode_from_engine(data: bytes) -> FromEngine:
     return _from_engine.decode(data)
 
 
-def pack_config(config: object, max_queued_tokens: int | None = None) -> Configure:
+def pack_config(config: EngineConfig, max_queued_tokens: int | None = None) -> Configure:
     """Message that carries a configuration."""
-    fields: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
-    return Configure(fields, max_queued_tokens)
+    return Configure(_configs.dump_json(config), max_queued_tokens)
 
 
-def unpack_config(message: Configure, kind: type[_T]) -> _T:
+def unpack_config(message: Configure) -> EngineConfig:
     """Rebuild the configuration; its own checks run again."""
-
-    def hook(wanted: type[Any], value: Any) -> Any:
-        assert wanted is Path, f"{wanted} is not a type that configurations carry"
-        return Path(value)
-
-    return msgspec.convert(message.fields, kind, dec_hook=hook)
+    return _configs.validate_json(message.config)
