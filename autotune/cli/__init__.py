@@ -18,7 +18,9 @@ COMMANDS = {
     "kernels": "list kernels with their axes and knobs",
     "show": "print a selection, its source, assembly or compiler facts",
     "verify": "check random legal configurations against an fp64 reference",
+    "compare": "list what two results folders chose, and at what time",
     "gate": "fail where a change makes a generated kernel worse",
+    "export": "write selections in other programs' formats",
 }
 """Subcommand → what it does; each lives in the module of that name in this package."""
 
