@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from runtime.block_hash import BlockHash, extend_chain
 from runtime.block_pool import Block, BlockPool
+from runtime.prefix_promises import PrefixPromises
 from runtime.sequence import Sequence
 
 
@@ -33,6 +34,7 @@ class BlockManager:
         """Tokens looked up in the prefix cache by admitted sequences."""
         self.num_prefix_hits = 0
         """Tokens found there."""
+        self._promises = PrefixPromises()
         # The last sequence that did not fit, the free blocks without which it still will not, and
         # the digest whose appearance would change that: a long prompt waits at no cost per step.
         self._refused: tuple[Sequence, int, BlockHash | None] | None = None
@@ -52,15 +54,7 @@ class BlockManager:
         """
         if not self.enable_prefix_caching:
             return []
-        if sequence.host_table:
-            most = sequence.num_computed_tokens // self.block_size
-        elif (
-            sequence.request.sampling_params.prompt_logprobs is not None
-            and sequence.num_output_tokens == 0
-        ):
-            most = 0
-        else:
-            most = (len(sequence.token_ids) - 1) // self.block_size
+        most = self._num_shareable(sequence)
         self._extend_chain(sequence, most)
         found: list[int] = []
         for digest in sequence.block_hashes[:most]:
@@ -69,6 +63,15 @@ class BlockManager:
                 break
             found.append(block_id)
         return found
+
+    def is_promised(self, sequence: Sequence) -> bool:
+        """Whether a running sequence is computing the next block of this one's prefix."""
+        if not self._promises or sequence.host_table:
+            return False
+        num_cached = len(self.cached_prefix(sequence))
+        if num_cached == self._num_shareable(sequence):
+            return False
+        return sequence.block_hashes[num_cached] in self._promises
 
     def num_blocks_needed(self, sequence: Sequence) -> int:
         """Free blocks that `allocate` would use: for all known tokens, less what others hold."""
@@ -104,6 +107,10 @@ class BlockManager:
             self._refused = (sequence, num_new, missing)
             return None
         self._refused = None
+        if self.enable_prefix_caching:
+            num_full = len(sequence.token_ids) // self.block_size
+            self._extend_chain(sequence, num_full)
+            self._promises.make(sequence, len(prefix), num_full)
         self.pool.share(prefix)
         sequence.block_table = [*prefix, *self.pool.take(num_new)]
         sequence.num_registered_blocks = len(prefix)
@@ -170,6 +177,7 @@ class BlockManager:
 
     def free(self, sequence: Sequence, fence: int | None) -> None:
         """Drop the sequence's blocks; none is given out before step `fence` has ended."""
+        self._promises.settle(sequence, sequence.num_registered_blocks)
         self.pool.drop(sequence.block_table, fence)
         self.host_pool.drop(sequence.host_table, fence)
         sequence.block_table = []
@@ -203,6 +211,7 @@ class BlockManager:
             self._extend_chain(sequence, num_full)
             for index in range(sequence.num_registered_blocks, num_full):
                 self.pool.register(sequence.block_table[index], sequence.block_hashes[index])
+            self._promises.settle(sequence, sequence.num_registered_blocks, num_full)
             sequence.num_registered_blocks = num_full
 
     def end_step(self, step_id: int) -> None:
@@ -223,11 +232,21 @@ class BlockManager:
         for pool, named in ((self.pool, on_device), (self.host_pool, on_host)):
             held = {b: count for b, count in enumerate(pool.ref_counts) if count}
             assert held == dict(named), f"reference counts {held}, tables name {dict(named)}"
+        self._promises.check_integrity()
         for sequence in sequences:
             assert not (sequence.block_table and sequence.host_table), f"{sequence} is in both"
             for block_id in sequence.block_table[sequence.num_computed_tokens // self.block_size :]:
                 digest = self.pool.block(block_id).block_hash
                 assert digest is None, f"{sequence} may write cached block {block_id}"
+
+    def _num_shareable(self, sequence: Sequence) -> int:
+        """Full blocks that the sequence could take from the prefix cache."""
+        if sequence.host_table:
+            return sequence.num_computed_tokens // self.block_size
+        params = sequence.request.sampling_params
+        if params.prompt_logprobs is not None and sequence.num_output_tokens == 0:
+            return 0
+        return (len(sequence.token_ids) - 1) // self.block_size
 
     def _extend_chain(self, sequence: Sequence, num_blocks: int) -> None:
         if num_blocks > len(sequence.block_hashes):

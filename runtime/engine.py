@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Tokens
+from dataclasses import replace
 
 import torch
 
 from runtime.batch import ScheduledBatch
 from runtime.beam_state import BeamState
+from runtime.calibration import measure_preemption_cost
 from runtime.config import EngineConfig
 from runtime.errors import InvalidParameterError
 from runtime.graphs import default_capture_sizes, make_graph_device
@@ -24,10 +26,15 @@ from runtime.request_state import RequestState
 from runtime.sampler import Sampled, Sampler
 from runtime.sampling_params import BeamSearchParams, SamplingParams
 from runtime.scheduler import Scheduler
+from runtime.scheduler_config import SchedulerConfig
 from runtime.sequence import FinishReason, Request
 from runtime.step_inputs import StepInputs
-from runtime.stream import make_stream
+from runtime.stream import Stream, make_stream
 from runtime.tokenizer import Tokenizer
+
+_CALIBRATION_TOKENS = 256
+_CALIBRATION_TOKENS_ON_CPU = 16
+"""Tokens of the prefill that is timed at start."""
 
 
 class LLMEngine:
@@ -62,7 +69,6 @@ class LLMEngine:
             config, sizes, block_size, dtype.itemsize, is_asynchronous=stream.is_asynchronous
         )
         self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)
-        self.scheduler = Scheduler(limits)
         if model is None:
             model = load_model(config.model, sizes, ops, dtype, device, limits.max_model_len)
         cache = KVCache(
@@ -89,6 +95,10 @@ class LLMEngine:
             or default_capture_sizes(limits.max_num_seqs),
         )
         self.dtype = dtype
+        if config.preemption_mode == "auto" and limits.num_host_blocks:
+            limits = self._calibrate(limits, stream)
+        cache.clear_trash()
+        self.scheduler = Scheduler(limits)
         self._states: dict[str, RequestState | BeamState] = {}
         self._in_flight: deque[tuple[ScheduledBatch, StepInFlight]] = deque()
         self._guard = RequestGuard()
@@ -224,6 +234,15 @@ class LLMEngine:
             return None
         self.scheduler.abort(request_id)
         return state.output(finished=True)
+
+    def _calibrate(self, limits: SchedulerConfig, stream: Stream) -> SchedulerConfig:
+        """Add the measured cost of preemption, where none is given."""
+        if limits.preemption_cost is not None:
+            return limits
+        num_tokens = _CALIBRATION_TOKENS if stream.is_asynchronous else _CALIBRATION_TOKENS_ON_CPU
+        bytes_per_block = self.runner.cache.bytes_per_block
+        cost = measure_preemption_cost(self.runner.run, limits, bytes_per_block, num_tokens)
+        return replace(limits, preemption_cost=cost)
 
     def _encode(self, prompt: str) -> list[int]:
         if self.tokenizer is None:

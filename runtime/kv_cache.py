@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from runtime.block_pool import TRASH_BLOCK
 from runtime.stream import make_stream
 
 Pairs = Sequence[tuple[int, int]]
@@ -53,6 +54,10 @@ class KVCache:
     def bytes_per_block(self) -> int:
         """Of all layers together."""
         return int(self._device[:, :, 0].numel() * self._device.element_size())
+
+    def clear_trash(self) -> None:
+        """Zero block 0 again after what was run at start to measure or to capture."""
+        self._device[:, :, TRASH_BLOCK].zero_()
 
     def swap_out(self, pairs: Pairs) -> None:
         """Save (device block, host block)."""

@@ -24,12 +24,13 @@ class ModelInput:
     positions: torch.Tensor  # int64 [num_tokens]
     slot_mapping: torch.Tensor  # int64 [num_tokens]
     block_tables: tuple[tuple[int, ...], ...]
-    """Blocks that hold each sequence's context, in logical order; empty where `tables` has them."""
+    """Blocks that hold each sequence's context, in logical order; empty in a step to be captured
+    and replayed, which is in `tables` alone."""
     query_lens: tuple[int, ...]
     """Tokens of each sequence in this step."""
     context_lens: tuple[int, ...]
-    """Tokens of each sequence that its last token attends to, itself included. In a step that is
-    captured to be replayed, the most that any can have: the present ones are in `tables`."""
+    """Tokens of each sequence that its last token attends to, itself included; in a step to be
+    captured, the most that any can have."""
     num_decodes: int
     """Leading sequences that have one token each."""
     sample_rows: torch.Tensor  # int64 [num_samples]

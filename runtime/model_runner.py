@@ -142,8 +142,7 @@ class ModelRunner:
             step.mark = self._stream.mark()
             return step
         size = None if self._graphs is None else self._graphs.size_for(batch)
-        num_padding = 0 if size is None else size - len(batch.sequences)
-        prepared = self._inputs.prepare(batch, num_padding)
+        prepared = self._inputs.prepare(batch, size)
         plan = None
         if batch.samples:
             plan = self.sampler.plan(batch.samples, batch.output_indices())

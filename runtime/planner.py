@@ -1,7 +1,8 @@
 """Plans one step: which sequences get tokens, which get blocks, and which give way.
 
 First every sequence that needs one token, in order; then the chunks of those in prefill; then, if
-nobody was short of a block, the first of the waiting and swapped. What is left of the token budget
+nobody was short of a block, the first of the waiting and swapped, those left out whose prompts
+begin with blocks that a running sequence is computing. What is left of the token budget
 passes from each to the next.
 """
 
@@ -156,11 +157,26 @@ class StepPlanner:
         return [self.roster.fork(sequence) for _ in range(num_forks)]
 
     def _admit(self, batch: ScheduledBatch, budget: int) -> None:
-        """Start waiting and swapped sequences, in strict order, while the first one fits."""
+        """Start waiting and swapped sequences, in order, while the first one fits.
+
+        Those whose next blocks are being computed for another let others pass until they are there.
+        """
+        deferred: list[Sequence] = []
+        self._admit_in_order(batch, budget, deferred)
+        for sequence in deferred:
+            self.roster.waiting.push(sequence)
+
+    def _admit_in_order(self, batch: ScheduledBatch, budget: int, deferred: list[Sequence]) -> None:
         while budget > 0:
             head = self.roster.head()
             if head is None or not self.roster.may_resume(head):
                 return
+            if self._awaits_prefix(head):
+                if len(deferred) == self.running.num_open_seats:
+                    return
+                self.roster.waiting.remove(head)
+                deferred.append(head)
+                continue
             num_left = len(head.token_ids) - head.num_computed_tokens
             if not self.config.enable_chunked_prefill and num_left > budget:
                 return
@@ -168,6 +184,14 @@ class StepPlanner:
                 budget -= self._add_chunk(batch, head, budget)
             elif not self._evict_parked(batch):
                 return
+
+    def _awaits_prefix(self, head: Sequence) -> bool:
+        """Whether to leave `head` waiting, as it will find more of its prompt in the cache soon.
+
+        What it waits for is computed by a running sequence: at the end of that prefill, or of that
+        sequence, the wait is over. Nobody waits who had others preempted for it.
+        """
+        return head is not self._favoured and self.blocks.is_promised(head)
 
     def _try_start(self, head: Sequence, batch: ScheduledBatch) -> bool:
         if head.num_seats > self.running.num_open_seats or self.blocks.is_still_refused(head):
@@ -210,7 +234,7 @@ class StepPlanner:
     def _preempt_for_head(self, batch: ScheduledBatch) -> None:
         """Let a waiting sequence of better priority take the place of the last running one."""
         head = self.roster.head()
-        if head is None or not self.roster.may_resume(head):
+        if head is None or not self.roster.may_resume(head) or self._awaits_prefix(head):
             return
         for victim in reversed(self.running.sequences):
             if head.key[0] >= victim.key[0]:

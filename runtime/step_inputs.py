@@ -67,14 +67,15 @@ class StepInputs:
 
     # ---- host -----------------------------------------------------------------------------------
 
-    def prepare(self, batch: ScheduledBatch, num_padding: int = 0) -> PreparedInputs:
+    def prepare(self, batch: ScheduledBatch, graph_size: int | None = None) -> PreparedInputs:
         """Write a batch into the next frame.
 
         Args:
             batch: as scheduled; its sequences have not moved on since.
-            num_padding: sequences of one token to add after a batch of decodes alone: they write
-                to the trash block and read only that.
+            graph_size: number of sequences to pad a batch of decodes alone to, as it is to be
+                replayed: those that are added write to the trash block and read only that.
         """
+        num_padding = 0 if graph_size is None else graph_size - len(batch.sequences)
         frame = self.staging.begin()
         counts = np.array(batch.counts, dtype=np.int64)
         num_tokens, num_seqs = batch.num_tokens, len(batch.sequences)
@@ -107,7 +108,7 @@ class StepInputs:
             num_decodes=num_decodes + num_padding,
             num_samples=len(batch.samples),
             tables=tables,
-            block_tables=self._host_tables(batch, ends, num_padding) if tables is None else (),
+            block_tables=self._host_tables(batch, ends) if graph_size is None else (),
             query_lens=(*batch.counts, *(1,) * num_padding),
             context_lens=(*ends, *(1,) * num_padding),
         )
@@ -137,14 +138,13 @@ class StepInputs:
             at += count
 
     def _host_tables(
-        self, batch: ScheduledBatch, ends: tuple[int, ...], num_padding: int
+        self, batch: ScheduledBatch, ends: tuple[int, ...]
     ) -> tuple[tuple[int, ...], ...]:
         size = self.block_size
-        tables = [
+        return tuple(
             tuple(sequence.block_table[: -(-end // size)])
             for sequence, end in zip(batch.sequences, ends, strict=True)
-        ]
-        return (*tables, *((TRASH_BLOCK,),) * num_padding)
+        )
 
     # ---- device ---------------------------------------------------------------------------------
 

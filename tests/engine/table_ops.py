@@ -21,7 +21,6 @@ class TableOps(TorchOps):
     def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> AttentionPlan:
         tables = step.tables
         assert tables is not None
-        assert step.block_tables == ()
         lens = tables.context_len.tolist()
         starts = tables.query_starts.tolist()
         seen = replace(

@@ -13,6 +13,7 @@ from runtime.block_hash import root_hash
 from runtime.block_manager import BlockManager
 from runtime.block_pool import BlockPool
 from runtime.planner import StepPlanner
+from runtime.prefix_promises import PrefixPromises
 from runtime.roster import Roster
 from runtime.scheduler import Scheduler
 from runtime.sequence import Sequence as Line
@@ -200,6 +201,10 @@ def hit_the_whole_prompt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BlockManager, "cached_prefix", cached_prefix)
 
 
+def promise_what_was_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PrefixPromises, "settle", lambda self, sequence, first, end=None: None)
+
+
 def lose_a_finished_sequence(patch: pytest.MonkeyPatch) -> None:
     original = BlockManager.free
 
@@ -230,5 +235,6 @@ PLANTS: tuple[Plant, ...] = (
     forget_the_rows_of_forks,
     never_preempt,
     hit_the_whole_prompt,
+    promise_what_was_dropped,
     lose_a_finished_sequence,
 )

@@ -7,7 +7,8 @@ import sys
 
 from scheduler_scenario import make, request, run_step, work
 
-from runtime.sampling_params import BeamSearchParams
+from runtime.batch import ScheduledBatch
+from runtime.sampling_params import BeamSearchParams, SamplingParams
 from runtime.sequence import FinishReason, Request
 
 
@@ -67,6 +68,74 @@ def test_a_prefix_that_was_computed_before_is_skipped() -> None:
     assert work(run_step(scheduler)) == [("a", 10, 1), ("b", 8, 2)]
     assert again.num_cached_tokens == 8
     assert scheduler.stats().num_prefix_hits == 8
+
+
+def test_a_prefix_that_is_being_computed_is_waited_for() -> None:
+    scheduler = make(enable_prefix_caching=True, max_num_batched_tokens=32)
+    for name in "abc":
+        scheduler.add_request(request(name, 10))
+    scheduler.add_request(request("other", 3, first=40))
+    assert work(run_step(scheduler)) == [("a", 0, 10), ("other", 0, 3)], "others may pass"
+    assert work(run_step(scheduler)) == [("a", 10, 1), ("other", 3, 1), ("b", 8, 2), ("c", 8, 2)]
+    assert scheduler.stats().num_prefix_hits == 16
+
+
+def test_a_long_prefix_is_waited_for_until_its_last_chunk_has_ended() -> None:
+    scheduler = make(enable_prefix_caching=True)
+    scheduler.add_request(request("a", 40))
+    scheduler.add_request(request("b", 42))
+    batches = [scheduler.schedule(), scheduler.schedule()]
+    assert [work(batch) for batch in batches] == [[("a", 0, 16)], [("a", 16, 16)]]
+    scheduler.finish_step(batches[0], [])
+    batches.append(scheduler.schedule())
+    assert work(batches[2]) == [("a", 32, 8)]
+    scheduler.finish_step(batches[1], [])
+    ahead = scheduler.schedule()
+    assert work(ahead) == [("a", 40, 1)], "the end of the prefix is in flight"
+    scheduler.finish_step(batches[2], [9])
+    assert work(scheduler.schedule()) == [("a", 41, 1), ("b", 40, 2)]
+
+
+def test_nobody_waits_for_a_prefix_whose_maker_is_gone() -> None:
+    scheduler = make(enable_prefix_caching=True)
+    scheduler.add_request(request("a", 40))
+    scheduler.add_request(request("b", 40))
+    assert work(run_step(scheduler)) == [("a", 0, 16)]
+    scheduler.abort("a")
+    assert work(run_step(scheduler)) == [("b", 16, 16)], "what was filled is found"
+
+
+def test_whoever_scores_its_prompt_waits_for_no_prefix() -> None:
+    scheduler = make(enable_prefix_caching=True, max_num_batched_tokens=32)
+    scheduler.add_request(request("a", 10))
+    prompt = tuple(range(1, 11))
+    scheduler.add_request(Request("b", prompt, SamplingParams(prompt_logprobs=0)))
+    assert work(run_step(scheduler)) == [("a", 0, 10), ("b", 0, 10)]
+
+
+def test_requests_with_one_prefix_compute_it_once() -> None:
+    for steps_in_flight in (1, 2):
+        scheduler = make(
+            enable_prefix_caching=True,
+            num_blocks=200,
+            max_num_seqs=16,
+            max_num_batched_tokens=64,
+            max_model_len=128,
+            max_steps_in_flight=steps_in_flight,
+        )
+        for index in range(12):
+            prompt = (*range(1, 81), *range(100 + 3 * index, 103 + 3 * index))
+            scheduler.add_request(Request(f"r{index}", prompt, SamplingParams(max_tokens=2)))
+        num_prompt_tokens = 0
+        launched: list[ScheduledBatch] = []
+        while scheduler.has_unfinished:
+            batch = scheduler.schedule()
+            if not batch.is_empty:
+                num_prompt_tokens += batch.num_tokens - batch.num_decodes
+                launched.append(batch)
+            if launched and (batch.is_empty or len(launched) == steps_in_flight):
+                scheduler.finish_step(launched[0], [9] * len(launched.pop(0).samples))
+        assert num_prompt_tokens == 80 + 12 * 3
 
 
 def test_running_ahead_schedules_a_token_that_is_still_in_flight() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,10 +13,11 @@ from shadow import ShadowEngine
 from shadow_model import EOS
 from shadow_workload import random_config, random_event, random_request, run
 
+from runtime.block_manager import BlockManager
 from runtime.preemption import PreemptionCost, PreemptionMode
 from runtime.sampling_params import BeamSearchParams, SamplingParams
 from runtime.scheduler_config import SchedulerConfig, SchedulingPolicy
-from runtime.sequence import Request
+from runtime.sequence import Request, Sequence
 
 
 class ShadowMachine(RuleBasedStateMachine):
@@ -166,6 +168,41 @@ def test_tight_pools_preempt_in_both_ways_and_every_request_ends(
     run(engine, rng, num_steps=300)
     assert engine.scheduler.stats().num_preemptions[mode.value] >= 20
     assert engine.counts["copies"] > 0
+
+
+@pytest.mark.parametrize("max_steps_in_flight", [1, 2])
+def test_prompts_that_come_together_wait_for_the_first(
+    max_steps_in_flight: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight of a kind at once, again and again, in pools that hold few of them."""
+    waits = 0
+    original = BlockManager.is_promised
+
+    def is_promised(self: BlockManager, sequence: Sequence) -> bool:
+        nonlocal waits
+        found = original(self, sequence)
+        waits += found
+        return found
+
+    monkeypatch.setattr(BlockManager, "is_promised", is_promised)
+    for seed in range(6):
+        rng = Random(seed)
+        config = random_config(
+            rng,
+            block_size=2,
+            num_blocks=rng.choice([26, 60]),
+            enable_prefix_caching=True,
+            max_steps_in_flight=max_steps_in_flight,
+        )
+        engine = ShadowEngine(config)
+        for wave in range(6):
+            template = random_request(rng, "template")
+            for number in range(8):
+                engine.submit(replace(template, request_id=f"w{wave}-{number}"))
+            for _ in range(12):
+                random_event(engine, rng)
+        engine.drain()
+    assert waits > 100
 
 
 @pytest.mark.parametrize("chunk", range(1, 14))
