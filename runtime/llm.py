@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import count
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from runtime.chat_template import ChatTemplate
 from runtime.config import EngineConfig
 from runtime.engine import LLMEngine
 from runtime.errors import InvalidParameterError, RequestFailedError
@@ -75,6 +76,36 @@ class LLM:
                     "sampling_params", len(params), f"one, or as many as prompts: {len(many)}"
                 )
         return self._run(many, params, use_tqdm)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        sampling_params: SamplingParams | None = None,
+        *,
+        use_tqdm: bool = True,
+        **variables: Any,
+    ) -> RequestOutput:
+        """Answer a conversation; see `chat_prompt` for the arguments and what they raise."""
+        prompt = self.chat_prompt(messages, **variables)
+        return self.generate(prompt, sampling_params, use_tqdm=use_tqdm)[0]
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], /, **variables: Any) -> list[int]:
+        """Write a conversation with the model's chat template; token ids, the answer's start last.
+
+        Args:
+            messages: dicts of `role` and `content`.
+            variables: further names for the template.
+
+        Raises:
+            ChatTemplateError: the model has no sound chat template.
+            ChatRefusedError: the template cannot take these messages.
+            InvalidParameterError: the engine was started without a tokenizer.
+        """
+        tokenizer = self.engine.tokenizer
+        if tokenizer is None:
+            raise InvalidParameterError("skip_tokenizer", True, "off to chat")
+        text = ChatTemplate.load(self.engine.config.model).render(messages, **variables)
+        return tokenizer.encode(text, add_special_tokens=False)
 
     def beam_search(
         self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams, *, use_tqdm: bool = True

@@ -16,6 +16,7 @@ from runtime.sampling_params import BeamSearchParams, SamplingParams
 
 EXAMPLES = """examples:
   runtime generate path/to/model --prompt "Once upon a time"
+  runtime generate path/to/model --chat "What is a list?"
   runtime generate path/to/model --prompt "A" --prompt "B" --max-tokens 50 --json
   runtime generate path/to/model --prompt "Dear" --temperature 0.8 --top-p 0.95 --seed 1 --n 3
   runtime generate path/to/model --prompt "Dear" --beam-width 4
@@ -26,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     default: dict[str, Any] = {field.name: field.default for field in fields(SamplingParams)}
     parser.add_argument("--prompt", action="append", default=[], help="text; repeatable")
+    parser.add_argument(
+        "--chat",
+        action="append",
+        default=[],
+        metavar="QUESTION",
+        help="ask in the model's own chat format; repeatable",
+    )
     parser.add_argument(
         "--prompt-ids", action="append", default=[], type=_ids, help="1,2,3; no tokenizer is needed"
     )
@@ -49,9 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def handle(options: argparse.Namespace) -> int:
     """Generate, and print the continuations."""
-    prompts = [*options.prompt, *options.prompt_ids]
-    if not prompts:
-        raise InvalidParameterError("prompt", [], "given at least once, or --prompt-ids")
+    if not (options.prompt or options.chat or options.prompt_ids):
+        raise InvalidParameterError("prompt", [], "given at least once, or --chat, or --prompt-ids")
     params = SamplingParams(
         n=options.n,
         temperature=options.temperature,
@@ -71,13 +78,17 @@ def handle(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens,
         ignore_eos=options.ignore_eos,
     )
-    config = dataclasses.replace(engine_config(options), skip_tokenizer=not options.prompt)
+    config = dataclasses.replace(
+        engine_config(options), skip_tokenizer=not (options.prompt or options.chat)
+    )
     # torch and transformers are loaded only now, after every word has been checked.
     from runtime.llm import LLM
 
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     llm = LLM(given.pop("model"), **given)
     note_impl(llm.engine.model_config)
+    chats = [llm.chat_prompt([{"role": "user", "content": text}]) for text in options.chat]
+    prompts = [*options.prompt, *chats, *options.prompt_ids]
     if options.beam_width is None:
         outputs = llm.generate(prompts, params)
     else:
@@ -86,16 +97,18 @@ def handle(options: argparse.Namespace) -> int:
         json.dump([dataclasses.asdict(o) for o in outputs], sys.stdout, indent=1)
         print()
         return 0
-    for output in outputs:
-        _print(output, len(outputs) > 1)
+    asked = [*options.prompt, *options.chat, *([None] * len(options.prompt_ids))]
+    for text, output in zip(asked, outputs, strict=True):
+        _print(text, output, len(outputs) > 1)
     return 0
 
 
-def _print(output: RequestOutput, name_prompt: bool) -> None:
+def _print(asked: str | None, output: RequestOutput, name_prompt: bool) -> None:
+    """Print the continuations: as text where text was given, else as token ids."""
     if name_prompt:
-        print(f"# {output.prompt or list(output.prompt_token_ids)}")
+        print(f"# {asked or list(output.prompt_token_ids)}")
     for completion in output.outputs:
-        has_text = output.prompt is not None
+        has_text = asked is not None
         text = completion.text if has_text else " ".join(map(str, completion.token_ids))
         print(text if len(output.outputs) == 1 else f"[{completion.index}] {text}")
 
