@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check format gate gate-gpu soak bench-scheduler clean
+.PHONY: help demo test check format gate gate-gpu soak bench-scheduler bench-step clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -42,6 +42,9 @@ soak: $(STAMP)   ## 100,000 random scheduler steps against a shadow of the KV ca
 
 bench-scheduler: $(STAMP) ## microseconds per scheduler step at 256 running sequences
 	$(BIN)/python ci/bench_scheduler.py
+
+bench-step: $(STAMP) ## microseconds of the host per decode step at 256 sequences, without the model
+	$(BIN)/python ci/bench_step.py
 
 clean:           ## remove the virtual environment and tool caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,14 +19,12 @@ from runtime.stream import Stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DrawPlan:
+class DrawLayout:
     """Which rows of the logits to draw from, and how; the rows that are not cut come first."""
 
     rows: NDArray[np.int64]
     num_whole: int
     temperatures: NDArray[np.float32]
-    uniforms: NDArray[np.float64]
-    """One number in [0, 1) per row."""
     min_p: NDArray[np.float32]
     """This and the next two are for the cut rows alone."""
     top_k: NDArray[np.int64]
@@ -34,27 +32,28 @@ class DrawPlan:
     top_p: NDArray[np.float32]
 
     @classmethod
-    def make(
-        cls,
-        rows: Sequence[int],
-        params: Sequence[SamplingParams],
-        uniforms: NDArray[np.float64],
-    ) -> DrawPlan:
-        """Plan to draw from `rows`, none of them greedy, with a number each."""
+    def make(cls, rows: Sequence[int], params: Sequence[SamplingParams]) -> DrawLayout:
+        """Plan to draw from `rows`, none of them greedy."""
         # Cut rows are drawn in order of likelihood, the others in that of the vocabulary: which,
         # must depend on the row alone.
-        places = range(len(rows))
-        order = sorted(places, key=lambda place: _is_cut(params[place]))
+        order = sorted(range(len(rows)), key=lambda place: _is_cut(params[place]))
         cut = [params[place] for place in order if _is_cut(params[place])]
         return cls(
             rows=np.array([rows[place] for place in order], dtype=np.int64),
             num_whole=len(rows) - len(cut),
             temperatures=np.array([params[p].temperature for p in order], dtype=np.float32),
-            uniforms=uniforms[order],
             min_p=np.array([p.min_p for p in cut], dtype=np.float32),
             top_k=np.array([max(p.top_k, 0) for p in cut], dtype=np.int64),
             top_p=np.array([p.top_p for p in cut], dtype=np.float32),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawPlan:
+    """A layout, and a number in [0, 1) for each of its rows."""
+
+    layout: DrawLayout
+    uniforms: NDArray[np.float64]
 
 
 def draw_tokens(
@@ -70,17 +69,18 @@ def draw_tokens(
     Returns:
         The plan's rows and their tokens, each int64 [number of planned rows].
     """
-    rows = stream.send(plan.rows)
-    temperatures = stream.send(plan.temperatures)
+    layout = plan.layout
+    rows = stream.send(layout.rows)
+    temperatures = stream.send(layout.temperatures)
     scaled = logits.index_select(0, rows) / temperatures[:, None]
     numbers = stream.send(plan.uniforms)
-    count = plan.num_whole
+    count = layout.num_whole
     drawn = []
     if count:
         drawn.append(_invert(torch.softmax(scaled[:count], dim=-1), numbers[:count]))
-    if count < len(plan.rows):
+    if count < len(layout.rows):
         ordered, ids = scaled[count:].sort(dim=-1, descending=True, stable=True)
-        _cut(ordered, plan, stream)
+        _cut(ordered, layout, stream)
         places = _invert(torch.softmax(ordered, dim=-1), numbers[count:])
         drawn.append(ids.gather(1, places[:, None])[:, 0])
     return rows, torch.cat(drawn)
@@ -90,15 +90,15 @@ def _is_cut(params: SamplingParams) -> bool:
     return params.top_k > 0 or params.top_p < 1 or params.min_p > 0
 
 
-def _cut(ordered: torch.Tensor, plan: DrawPlan, stream: Stream) -> None:
+def _cut(ordered: torch.Tensor, layout: DrawLayout, stream: Stream) -> None:
     """Exclude the unlikely tokens of rows in falling order, in place; the first always stays."""
     vocab_size = ordered.shape[1]
-    min_p = stream.send(plan.min_p)[:, None]
+    min_p = stream.send(layout.min_p)[:, None]
     ordered.masked_fill_((ordered - ordered[:, :1]).exp() < min_p, -torch.inf)
-    top_k = stream.send(np.where(plan.top_k > 0, plan.top_k, vocab_size))
+    top_k = stream.send(np.where(layout.top_k > 0, layout.top_k, vocab_size))
     places = torch.arange(vocab_size, device=ordered.device)
     ordered.masked_fill_(places >= top_k[:, None], -torch.inf)
-    top_p = stream.send(plan.top_p)[:, None]
+    top_p = stream.send(layout.top_p)[:, None]
     shares = torch.softmax(ordered, dim=-1)
     before = shares.cumsum(dim=-1) - shares
     outside = (before >= top_p) & (top_p < 1)

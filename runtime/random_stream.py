@@ -9,7 +9,6 @@ for all rows of a step at once.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -33,10 +32,9 @@ def stream_key(seed: int, sequence_index: int) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def uniforms(keys: Sequence[int], token_indices: Sequence[int]) -> NDArray[np.float64]:
-    """Numbers in [0, 1), one per sequence, the same on every machine."""
-    counters = np.array(token_indices, dtype=np.uint64) + np.uint64(1)
-    x = np.array(keys, dtype=np.uint64) + counters * _GOLDEN  # modulo 2 ** 64
+def uniforms(keys: NDArray[np.uint64], token_indices: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1), one per key and index, the same on every machine."""
+    x = keys + (token_indices + np.uint64(1)) * _GOLDEN  # modulo 2 ** 64
     x = (x ^ (x >> np.uint64(30))) * _FIRST
     x = (x ^ (x >> np.uint64(27))) * _SECOND
     x = x ^ (x >> np.uint64(31))

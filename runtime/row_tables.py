@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from runtime.batch import ScheduledBatch
 from runtime.block_pool import TRASH_BLOCK
@@ -48,9 +50,11 @@ class RowTables:
         self._changed = staging.array((seats,), torch.int64)
         self._changes = staging.array((seats,), torch.int32)
 
-    def prepare(self, batch: ScheduledBatch, num_padding: int) -> PreparedTables:
+    def prepare(
+        self, batch: ScheduledBatch, rows: NDArray[np.int64], num_padding: int
+    ) -> PreparedTables:
         """Write what a batch changes, and the rows of its sequences, into the present frame."""
-        num_seqs = self._rows.fill([sequence.row for sequence in batch.sequences])
+        num_seqs = self._rows.fill(rows)
         self._rows.host[num_seqs : num_seqs + num_padding] = self._padding_row
         by_row = {sequence.row: sequence for sequence in batch.new_rows}
         self._new_rows.fill(list(by_row))

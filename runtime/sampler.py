@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from runtime.draw import DrawPlan, draw_tokens
+from runtime.draw import DrawLayout, DrawPlan, draw_tokens
 from runtime.gather_logprobs import GatheredLogprobs, gather_logprobs
 from runtime.logit_rules import RulePlan, apply_rules, changes_logits, plan_rules
 from runtime.logprobs import PositionLogprobs
@@ -89,6 +89,20 @@ class PendingSamples:
         return sampled
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """What stays the same from step to step while the same sequences are sampled."""
+
+    samples: tuple[Sequence, ...]
+    scored: tuple[int, ...]
+    num_top: tuple[int, ...]
+    ruled: tuple[int, ...]
+    """Rows whose logits are changed by rules."""
+    draw: DrawLayout | None
+    keys: NDArray[np.uint64]
+    """Name of the random stream of each row that is drawn, in the order of `draw.rows`."""
+
+
 class Sampler:
     """Same step, same tokens: what it keeps are keys and counts that it could make again."""
 
@@ -96,6 +110,7 @@ class Sampler:
         self._seed = seed
         self._counts = TokenCounts()
         self._keys: dict[Sequence, int] = {}
+        self._layout = self._lay_out(())
 
     def plan(self, samples: Samples[Sequence], output_indices: Samples[int]) -> SamplingPlan:
         """Read what a step's samples ask for, on the host.
@@ -104,40 +119,51 @@ class Sampler:
             samples: sequence of each row of the logits to come.
             output_indices: which of its output tokens each row gives.
         """
-        scored: list[int] = []
-        num_top: list[int] = []
+        layout = self._layout
+        present = tuple(samples)
+        if present != layout.samples:
+            layout = self._layout = self._lay_out(present)
+        rules = draw = None
+        if layout.ruled:
+            rules = plan_rules(
+                layout.ruled,
+                [samples[row] for row in layout.ruled],
+                [output_indices[row] for row in layout.ruled],
+                self._counts,
+            )
+        if layout.draw is not None:
+            indices = np.array(output_indices, dtype=np.uint64)[layout.draw.rows]
+            draw = DrawPlan(layout.draw, uniforms(layout.keys, indices))
+        return SamplingPlan(present, layout.scored, layout.num_top, rules, draw)
+
+    def _lay_out(self, samples: tuple[Sequence, ...]) -> _Layout:
+        scored: list[tuple[int, int]] = []
         ruled: list[int] = []
         drawn: list[int] = []
         for row, sequence in enumerate(samples):
             params = sequence.request.sampling_params
             if sequence.is_beam:
-                scored.append(row)
-                num_top.append(_num_candidates(sequence.request))
+                scored.append((row, _num_candidates(sequence.request)))
                 continue
             if params.logprobs is not None:
-                scored.append(row)
-                num_top.append(params.logprobs)
+                scored.append((row, params.logprobs))
             if changes_logits(params):
                 ruled.append(row)
             if params.temperature:
                 drawn.append(row)
-        rules = None
-        if ruled:
-            rules = plan_rules(
-                ruled,
-                [samples[row] for row in ruled],
-                [output_indices[row] for row in ruled],
-                self._counts,
-            )
         draw = None
         if drawn:
-            numbers = uniforms(
-                self._keys_of([samples[row] for row in drawn]),
-                [output_indices[row] for row in drawn],
-            )
             params_of = [samples[row].request.sampling_params for row in drawn]
-            draw = DrawPlan.make(drawn, params_of, numbers)
-        return SamplingPlan(tuple(samples), tuple(scored), tuple(num_top), rules, draw)
+            draw = DrawLayout.make(drawn, params_of)
+        rows = [] if draw is None else draw.rows.tolist()
+        return _Layout(
+            samples=samples,
+            scored=tuple(row for row, _ in scored),
+            num_top=tuple(count for _, count in scored),
+            ruled=tuple(ruled),
+            draw=draw,
+            keys=np.array(self._keys_of([samples[row] for row in rows]), dtype=np.uint64),
+        )
 
     def launch(
         self, logits: torch.Tensor, plan: SamplingPlan, inputs: torch.Tensor, stream: Stream

@@ -9,10 +9,10 @@ All tensors of the device stay at their addresses, so a CUDA graph can be captur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import add
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from runtime.batch import ScheduledBatch
 from runtime.block_pool import TRASH_BLOCK
@@ -77,43 +77,46 @@ class StepInputs:
         """
         num_padding = 0 if graph_size is None else graph_size - len(batch.sequences)
         frame = self.staging.begin()
-        counts = np.array(batch.counts, dtype=np.int64)
         num_tokens, num_seqs = batch.num_tokens, len(batch.sequences)
-        num_decodes = batch.num_decodes
-        self._stage_tokens(batch)
-        ends = tuple(map(add, batch.starts, batch.counts))
+        rows = np.array([sequence.row for sequence in batch.sequences], dtype=np.int64)
+        begins = np.array(batch.starts, dtype=np.int64)
+        counts = np.array(batch.counts, dtype=np.int64)
+        ends = begins + counts
         starts = np.zeros(num_seqs + num_padding + 1, dtype=np.int64)
         np.cumsum(counts, out=starts[1 : num_seqs + 1])
+        self._stage_tokens(batch, rows, begins)
         self._slots.fill(batch.slot_mapping)
-        self._sample_rows.fill(starts[np.array(batch.sample_indices, dtype=np.int64) + 1] - 1)
-        self._sample_seats.fill([sequence.row for sequence in batch.samples])
+        if len(batch.samples) == num_seqs == batch.num_decodes:
+            self._sample_rows.fill(starts[:num_seqs])
+            self._sample_seats.fill(rows)
+        else:
+            self._sample_rows.fill(starts[np.array(batch.sample_indices, dtype=np.int64) + 1] - 1)
+            self._sample_seats.fill([sequence.row for sequence in batch.samples])
         if num_padding:
-            assert num_decodes == num_tokens, "only decodes are padded"
-            all_tokens = slice(num_tokens, num_tokens + num_padding)
-            self._tokens.host[all_tokens] = 0
-            self._sources.host[all_tokens] = self._own[all_tokens]
-            self._positions.host[all_tokens] = 0
-            self._slots.host[all_tokens] = TRASH_BLOCK * self.block_size
+            self._stage_padding(num_tokens, num_padding)
             starts[num_seqs + 1 :] = np.arange(num_tokens + 1, num_tokens + num_padding + 1)
         tables = None
         if self._row_tables is not None:
             self._query_starts.fill(starts)
             self._context_len.fill(ends)
             self._context_len.host[num_seqs : num_seqs + num_padding] = 1
-            tables = self._row_tables.prepare(batch, num_padding)
+            tables = self._row_tables.prepare(batch, rows, num_padding)
+        is_replay = graph_size is not None
         return PreparedInputs(
             frame=frame,
             num_tokens=num_tokens + num_padding,
             num_seqs=num_seqs + num_padding,
-            num_decodes=num_decodes + num_padding,
+            num_decodes=batch.num_decodes + num_padding,
             num_samples=len(batch.samples),
             tables=tables,
-            block_tables=self._host_tables(batch, ends) if graph_size is None else (),
-            query_lens=(*batch.counts, *(1,) * num_padding),
-            context_lens=(*ends, *(1,) * num_padding),
+            block_tables=() if is_replay else self._host_tables(batch, ends.tolist()),
+            query_lens=() if is_replay else tuple(batch.counts),
+            context_lens=() if is_replay else tuple(ends.tolist()),
         )
 
-    def _stage_tokens(self, batch: ScheduledBatch) -> None:
+    def _stage_tokens(
+        self, batch: ScheduledBatch, rows: NDArray[np.int64], begins: NDArray[np.int64]
+    ) -> None:
         """Write tokens and positions; a token that is in flight is named by its row."""
         num_decodes, sequences = batch.num_decodes, batch.sequences
         tokens, positions = self._tokens.host, self._positions.host
@@ -121,13 +124,11 @@ class StepInputs:
         sources[: batch.num_tokens] = self._own[: batch.num_tokens]
         if num_decodes:
             decodes = sequences[:num_decodes]
-            tokens[:num_decodes] = [sequence.token_ids[-1] for sequence in decodes]
-            positions[:num_decodes] = batch.starts[:num_decodes]
-            num_known = np.array([len(sequence.token_ids) for sequence in decodes])
-            pending = positions[:num_decodes] >= num_known
-            if pending.any():
-                rows = np.array([sequence.row for sequence in decodes])
-                np.copyto(sources[:num_decodes], rows, where=pending)
+            positions[:num_decodes] = begins[:num_decodes]
+            pending = begins[:num_decodes] >= [len(sequence.token_ids) for sequence in decodes]
+            np.copyto(sources[:num_decodes], rows[:num_decodes], where=pending)
+            if not pending.all():
+                tokens[:num_decodes] = [sequence.token_ids[-1] for sequence in decodes]
         at = num_decodes
         for index in range(num_decodes, len(sequences)):
             sequence, start, count = sequences[index], batch.starts[index], batch.counts[index]
@@ -137,9 +138,15 @@ class StepInputs:
             positions[at : at + count] = np.arange(start, start + count)
             at += count
 
-    def _host_tables(
-        self, batch: ScheduledBatch, ends: tuple[int, ...]
-    ) -> tuple[tuple[int, ...], ...]:
+    def _stage_padding(self, first: int, count: int) -> None:
+        """Add tokens of sequences that nobody asked for, in the trash block."""
+        added = slice(first, first + count)
+        self._tokens.host[added] = 0
+        self._sources.host[added] = self._own[added]
+        self._positions.host[added] = 0
+        self._slots.host[added] = TRASH_BLOCK * self.block_size
+
+    def _host_tables(self, batch: ScheduledBatch, ends: list[int]) -> tuple[tuple[int, ...], ...]:
         size = self.block_size
         return tuple(
             tuple(sequence.block_table[: -(-end // size)])

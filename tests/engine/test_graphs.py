@@ -207,8 +207,8 @@ def test_the_padded_forward_alone_is_that_of_the_live_rows(make_engine: MakeEngi
     with torch.inference_mode():
         alone = model.forward(inputs.upload(inputs.prepare(batch)), cache).clone()
         for size in (4, 5, 6, 7):
-            step = inputs.upload(inputs.prepare(batch, size))
-            hidden = model.forward(step, cache)
+            inputs.upload(inputs.prepare(batch, size))
+            hidden = model.forward(inputs.static_decodes(size), cache)
             assert hidden.shape[0] == size
             torch.testing.assert_close(hidden[:3], alone, rtol=1e-5, atol=1e-5)
             assert hidden.isfinite().all()

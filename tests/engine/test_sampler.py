@@ -15,7 +15,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from runtime.draw import DrawPlan, draw_tokens
+from runtime.draw import DrawLayout, DrawPlan, draw_tokens
 from runtime.random_stream import stream_key, stream_seed, uniforms
 from runtime.sampler import Sampled, Sampler
 from runtime.sampling_params import SamplingParams
@@ -36,7 +36,8 @@ def make_sequence(params: SamplingParams, name: str = "a", prompt: Many[int] = (
 
 
 def draw(logits: torch.Tensor, params: Many[SamplingParams], numbers: Many[float]) -> torch.Tensor:
-    plan = DrawPlan.make(range(len(params)), params, np.array(numbers))
+    layout = DrawLayout.make(range(len(params)), params)
+    plan = DrawPlan(layout, np.array(numbers)[layout.rows])
     rows, found = draw_tokens(logits, plan, HostStream())
     return torch.zeros_like(found).index_copy_(0, rows, found)
 
@@ -118,7 +119,8 @@ def test_the_last_random_number_still_names_a_token() -> None:
 def test_streams() -> None:
     keys = [stream_key(s, i) for s in (0, 1, -5) for i in range(3)]
     assert len(set(keys)) == len(keys)
-    numbers = np.array([uniforms(keys, [t] * len(keys)) for t in range(1000)])
+    named = np.array(keys, dtype=np.uint64)
+    numbers = uniforms(named[None], np.arange(1000, dtype=np.uint64)[:, None])  # [1000, 9]
     assert len(set(numbers.ravel())) == numbers.size
     assert ((numbers >= 0) & (numbers < 1)).all()
     # A uniform variable has mean 1/2, variance 1/12, and nothing in common with its neighbours.
@@ -128,7 +130,9 @@ def test_streams() -> None:
     alike = np.corrcoef(both, rowvar=False) - np.eye(both.shape[1])
     assert np.abs(alike).max() < 5 / 1000**0.5
     # The reference implementation of SplitMix64 gives this first number for the seed 1234567.
-    assert uniforms([1234567], [0])[0] == (6457827717110365317 >> 11) * 2.0**-53
+    assert (
+        uniforms(np.uint64([1234567]), np.uint64([0]))[0] == (6457827717110365317 >> 11) * 2.0**-53
+    )
     assert stream_seed(0, "a") == stream_seed(0, "a") != stream_seed(0, "b")
     assert stream_seed(1, "a") != stream_seed(0, "a")
 
