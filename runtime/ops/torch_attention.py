@@ -6,6 +6,8 @@ zero (prefill), so keys and values are never repeated in memory.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
@@ -20,15 +22,22 @@ _MASKED_ROWS = 512
 class AttentionPlan:
     """What all layers of one step share: angles, and where each sequence's context is."""
 
-    def __init__(self, step: ModelInput, angles: torch.Tensor | None) -> None:
+    def __init__(self, step: ModelInput, rope_table: torch.Tensor | None) -> None:
         self.step = step
-        self.angles = angles  # [num_tokens, 2, rotary_dim / 2]; None for models that rotate
-        device = step.positions.device
-        self.places = tuple(_place(table, device) for table in step.block_tables)
-        """Per sequence: the blocks as a range, or as int64 [num_blocks] to gather."""
-        gathered = [len(place) for place in self.places if isinstance(place, torch.Tensor)]
-        self._most_gathered = max(gathered, default=0)
+        self.rope_table = rope_table  # [max_len, 2, rotary_dim / 2]; None for models that rotate
         self._scratch: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @cached_property
+    def angles(self) -> torch.Tensor:
+        """Cosines and sines of the step's tokens, [num_tokens, 2, rotary_dim / 2]."""
+        assert self.rope_table is not None, "the plan was made without a table of angles"
+        return self.rope_table[self.step.positions]
+
+    @cached_property
+    def places(self) -> tuple[slice | torch.Tensor, ...]:
+        """Per sequence: the blocks as a range, or as int64 [num_blocks] to gather."""
+        device = self.step.positions.device
+        return tuple(_place(table, device) for table in self.step.block_tables)
 
     def context(self, kv: LayerKV, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a sequence, each [context_len, num_kv_heads, head_dim].
@@ -46,7 +55,8 @@ class AttentionPlan:
     def _gather(self, kv: LayerKV, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # One buffer for all sequences and layers of a step stays in the cache of the core.
         if self._scratch is None:
-            shape = (self._most_gathered, *kv.key.shape[1:])
+            gathered = [len(place) for place in self.places if isinstance(place, torch.Tensor)]
+            shape = (max(gathered), *kv.key.shape[1:])
             self._scratch = (kv.key.new_empty(shape), kv.value.new_empty(shape))
         key, value = (buffer[: len(place)] for buffer in self._scratch)
         torch.index_select(kv.key, 0, place, out=key)

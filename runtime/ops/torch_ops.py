@@ -1,4 +1,4 @@
-"""Operations in plain PyTorch, for CPUs; every kernel is also checked against these."""
+"""Operations for CPUs: own C kernels where a compiler made them, else plain PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from runtime.kv_cache import LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec, Linear
 from runtime.ops.torch_attention import AttentionPlan, attend
-from runtime.ops.torch_linear import native_dtypes, prepare_linear
+from runtime.ops.torch_library import CpuKernels
+from runtime.ops.torch_linear import native_dtypes, prepare_linear, uses_kernels
+from runtime.ops.torch_pack import FUSED_ACTIVATIONS, CpuLinear
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": F.silu,
@@ -22,11 +24,14 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class TorchOps:
-    """Reads the KV blocks by gathering them, or in place where they lie side by side."""
+    """Picks per type: kernels where there are some for it, PyTorch's operations otherwise."""
 
     name = "torch"
     default_block_size = 32
-    needs_tables = False
+    needs_tables = True
+
+    def __init__(self) -> None:
+        self._kernels: dict[torch.dtype, CpuKernels | None] = {}
 
     def auto_dtype(self, checkpoint: str) -> str:
         """Take the checkpoint's type where the CPU has it, else fp32."""
@@ -34,23 +39,30 @@ class TorchOps:
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         """Prepare x W^T + b."""
-        return prepare_linear(weight, bias)
+        return prepare_linear(weight, bias, self._kernels_of(torch.float32))
 
     def gated_linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
     ) -> Linear:
         """Prepare activation(gate) * up."""
+        kernels = self._kernels_of(torch.float32)
+        if activation in FUSED_ACTIVATIONS and uses_kernels(weight, kernels):
+            assert kernels is not None
+            return CpuLinear(kernels, weight, bias, FUSED_ACTIVATIONS[activation])
         activate = _ACTIVATIONS[activation]
         linear = self.linear(weight, bias)
 
         def call(x: torch.Tensor) -> torch.Tensor:
             gate, up = linear(x).chunk(2, dim=-1)
-            return activate(gate) * up
+            return activate(gate).mul_(up)
 
         return call
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Norm of the last dimension, in float32."""
+        kernels = self._kernels_of(x.dtype)
+        if kernels is not None:
+            return kernels.rms_norm(x, None, weight, eps)[0]
         wide = x.float()
         normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
         return (normed.to(weight.dtype) * weight).to(x.dtype)
@@ -59,12 +71,15 @@ class TorchOps:
         self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Norm of x + residual, and that sum."""
+        kernels = self._kernels_of(x.dtype)
+        if kernels is not None:
+            return kernels.rms_norm(x, residual, weight, eps)
         total = x + residual
         return self.rms_norm(total, weight, eps), total
 
     def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> AttentionPlan:
-        """Look up the angles, and where each sequence's keys are."""
-        return AttentionPlan(step, None if rope_table is None else rope_table[step.positions])
+        """Remember what all layers share; angles and places are looked up when first needed."""
+        return AttentionPlan(step, rope_table)
 
     def rotate_and_write(
         self,
@@ -75,7 +90,10 @@ class TorchOps:
         plan: AttentionPlan,
     ) -> torch.Tensor:
         """Rotate queries and keys, write keys and values to their slots."""
-        assert plan.angles is not None, "the plan was made without a table of angles"
+        assert plan.rope_table is not None, "the plan was made without a table of angles"
+        kernels = self._kernels_of(query.dtype)
+        if kernels is not None:
+            return kernels.rotate_and_write(query, key, value, kv, plan.rope_table, plan.step)
         self.write(_rotate(key, plan.angles), value, kv, plan)
         return _rotate(query, plan.angles)
 
@@ -90,8 +108,16 @@ class TorchOps:
     def attention(
         self, query: torch.Tensor, kv: LayerKV, plan: AttentionPlan, spec: AttentionSpec
     ) -> torch.Tensor:
-        """Attend sequence by sequence."""
+        """Attend to keys where they lie; without kernels, sequence by sequence."""
+        kernels = self._kernels_of(query.dtype)
+        if kernels is not None and spec.head_dim <= kernels.most_head_dim:
+            return kernels.attention(query, kv, plan.step, spec)
         return attend(query, kv, plan, spec)
+
+    def _kernels_of(self, dtype: torch.dtype) -> CpuKernels | None:
+        if dtype not in self._kernels:
+            self._kernels[dtype] = CpuKernels.load(dtype)
+        return self._kernels[dtype]
 
 
 def _rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:

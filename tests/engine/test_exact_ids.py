@@ -10,6 +10,7 @@ from conftest import NUM_TOKENS, Reference
 from tiny_models import CONFIGS, hf_greedy, make_prompts
 
 from runtime.llm import LLM
+from runtime.ops.torch_build import VARIABLE
 from runtime.preemption import PreemptionMode
 from runtime.sampling_params import SamplingParams
 from runtime.scheduler_config import SchedulingPolicy
@@ -38,6 +39,19 @@ def test_batch_cold_then_warm(reference: GetReference, name: str, block_size: in
     assert llm.engine.scheduler.stats().num_prefix_hits == 0
     assert tokens(llm, found.prompts) == found.outputs
     assert llm.engine.scheduler.stats().num_prefix_hits > 60
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_without_kernels(
+    reference: GetReference, name: str, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no compiler, PyTorch's operations give the same tokens."""
+    monkeypatch.setenv(VARIABLE, "off")
+    found = reference(name)
+    llm = make_llm(found, block_size=5, num_blocks=250, long_prefill_token_threshold=chunk)
+    assert tokens(llm, found.prompts) == found.outputs
+    assert tokens(llm, found.prompts) == found.outputs, "with a warm prefix cache"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,0 +1,215 @@
+/* Causal attention over paged keys and values, read where they lie, in tiles with a running softmax
+   (Milakov and Gimelshein, 2018; Dao et al., 2022): no memory grows with the context.
+
+   A task is a run of a sequence's queries under one KV head: its rows are (query, head of the group)
+   pairs, so each key and value is read once for the whole group. */
+#include "tile.h"
+
+#define SPAN 64 /* keys at a time */
+#define MOST_ROWS 96
+#define MOST_DIM 256
+
+typedef struct {
+    const int32_t *tables;       /* [num_seqs, table_stride]: block ids */
+    const int32_t *query_starts; /* [num_seqs + 1] */
+    const int32_t *context_lens; /* [num_seqs] */
+    int64_t table_stride, num_seqs, block_size, num_heads, num_kv_heads, head_dim;
+    int64_t window;       /* 0: none */
+    float scale, softcap; /* cap 0: none */
+} attention_step;
+
+typedef struct {
+    float queries[MOST_ROWS * MOST_DIM] ALIGNED; /* scaled; many rows: interleaved by tile */
+    float keys[SPAN * MOST_DIM] ALIGNED;         /* [SPAN / TILE_COLUMNS, head_dim, TILE_COLUMNS] */
+    float values[SPAN * MOST_DIM] ALIGNED;       /* [panels of head_dim, SPAN, TILE_COLUMNS] */
+    float scores[MOST_ROWS * SPAN] ALIGNED;      /* [SPAN / TILE_COLUMNS, rows, TILE_COLUMNS] */
+    float shares[MOST_ROWS * SPAN] ALIGNED;      /* per tile of rows: [SPAN, tile rows] */
+    float sums[MOST_ROWS * MOST_DIM] ALIGNED;    /* [panels of head_dim, rows, TILE_COLUMNS] */
+    float peaks[MOST_ROWS], totals[MOST_ROWS];
+} workspace;
+
+int64_t attention_most_dim(void) { return MOST_DIM; }
+
+/* Widen keys and values of `count` tokens from `start`; keys are laid out in panels of tokens. */
+static void read_tokens(const attention_step *step, const int32_t *table, int64_t head,
+                        const element *keys, const element *values, int64_t start, int64_t count,
+                        int lay_out_keys, workspace *w) {
+    int64_t dim = step->head_dim, stride = step->num_kv_heads * dim;
+    for (int64_t t = 0; t < count; t++) {
+        int64_t position = start + t;
+        int64_t slot = (int64_t)table[position / step->block_size] * step->block_size
+                     + position % step->block_size;
+        const element *key = keys + slot * stride + head * dim;
+        const element *value = values + slot * stride + head * dim;
+        if (lay_out_keys) {
+            float *panel = w->keys + t / TILE_COLUMNS * TILE_COLUMNS * dim + t % TILE_COLUMNS;
+            for (int64_t d = 0; d < dim; d++) panel[d * TILE_COLUMNS] = widen(key[d]);
+        } else {
+            float *row = w->keys + t * MOST_DIM;
+            int64_t d = 0;
+            for (; d + LANES <= dim; d += LANES) store_f32(row + d, load(key + d));
+            for (; d < dim; d++) row[d] = widen(key[d]);
+        }
+        for (int64_t d = 0; d < dim; d += TILE_COLUMNS) {
+            float *row = w->values + d * SPAN + t * TILE_COLUMNS;
+            if (d + TILE_COLUMNS <= dim) {
+                store_f32(row, load(value + d));
+                store_f32(row + LANES, load(value + d + LANES));
+            } else {
+                for (int64_t i = 0; i < TILE_COLUMNS; i++)
+                    row[i] = d + i < dim ? widen(value[d + i]) : 0;
+            }
+        }
+    }
+}
+
+/* Scores of few rows, one key at a time: [rows, dim] by MOST_DIM, padded with zeros. */
+static void score_few(int64_t rows, int64_t dim, int64_t count, workspace *w) {
+    int64_t padded = (dim + LANES - 1) / LANES * LANES;
+    for (int64_t t = 0; t < count; t++) {
+        const float *key = w->keys + t * MOST_DIM;
+        float *scores = w->scores + t / TILE_COLUMNS * rows * TILE_COLUMNS + t % TILE_COLUMNS;
+        for (int64_t r = 0; r < rows; r++) {
+            vec sum = splat(0);
+            for (int64_t d = 0; d < padded; d += LANES)
+                sum += load_f32(w->queries + r * MOST_DIM + d) * load_f32(key + d);
+            scores[r * TILE_COLUMNS] = sum_lanes(sum);
+        }
+    }
+}
+
+static void score_many(int64_t rows, int64_t dim, int64_t count, workspace *w) {
+    for (int64_t t = 0; t < count; t += TILE_COLUMNS) {
+        for (int64_t row = 0, width; row < rows; row += width) {
+            width = tile_rows(row, rows);
+            tile_any(width, w->queries + row * dim, w->keys + t * dim, dim,
+                     w->scores + t * rows + row * TILE_COLUMNS, 1, 0);
+        }
+    }
+}
+
+/* Turn one row's scores of keys low <= t < high into shares; the others' shares are zero. */
+INLINE void soften(int64_t row, int64_t rows, int64_t low, int64_t high, int64_t count, float cap,
+                   int64_t dim, float *shares, int64_t stride, workspace *w) {
+    int64_t panels = (count + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    if (low >= high) {
+        for (int64_t t = 0; t < count; t++) shares[t * stride] = 0;
+        return;
+    }
+    vec scores[SPAN / LANES], peak = splat(w->peaks[row]);
+    ivec lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    for (int64_t i = 0; i < 2 * panels; i++) {
+        int64_t t = i * LANES;
+        vec x = load_f32(w->scores + (i / 2 * rows + row) * TILE_COLUMNS + i % 2 * LANES);
+        if (cap > 0) x = tanh_vec(x / cap) * cap;
+        ivec is_seen = (lane >= (int32_t)(low - t)) & (lane < (int32_t)(high - t));
+        scores[i] = select_vec(is_seen, x, splat(-INFINITY));
+        peak = max_vec(peak, scores[i]);
+    }
+    float most = max_lanes(peak);
+    vec total = splat(0);
+    float flat[SPAN] ALIGNED;
+    for (int64_t i = 0; i < 2 * panels; i++) {
+        vec x = exp_vec(scores[i] - most);
+        x = select_vec(scores[i] > -INFINITY, x, splat(0));
+        total += x;
+        store_f32(flat + i * LANES, x);
+    }
+    for (int64_t t = 0; t < count; t++) shares[t * stride] = flat[t];
+    if (most > w->peaks[row]) {
+        float shrink = exp_vec(splat(w->peaks[row] - most))[0];
+        w->totals[row] *= shrink;
+        for (int64_t d = 0; d < dim; d += LANES) {
+            float *sums = w->sums + (d / TILE_COLUMNS * rows + row) * TILE_COLUMNS + d % TILE_COLUMNS;
+            store_f32(sums, load_f32(sums) * shrink);
+        }
+        w->peaks[row] = most;
+    }
+    w->totals[row] += sum_lanes(total);
+}
+
+static void attend_rows(const attention_step *step, int64_t seq, int64_t first, int64_t queries,
+                        int64_t head, const element *query, int64_t query_stride,
+                        const element *keys, const element *values, element *out, workspace *w) {
+    int64_t group = step->num_heads / step->num_kv_heads, dim = step->head_dim;
+    int64_t rows = queries * group, is_few = rows <= TILE_ROWS;
+    int64_t token = step->query_starts[seq] + first;
+    int64_t query_len = step->query_starts[seq + 1] - step->query_starts[seq];
+    int64_t position = step->context_lens[seq] - query_len + first; /* of the first query */
+    const int32_t *table = step->tables + seq * step->table_stride;
+    for (int64_t row = 0, width; row < rows; row += width) {
+        width = is_few ? rows : tile_rows(row, rows);
+        for (int64_t r = 0; r < width; r++) {
+            int64_t at = row + r;
+            const element *from = query + (token + at / group) * query_stride
+                                + (head * group + at % group) * dim;
+            for (int64_t d = 0; d < dim; d++)
+                w->queries[is_few ? at * MOST_DIM + d : row * dim + d * width + r]
+                    = widen(from[d]) * step->scale;
+            for (int64_t d = dim; is_few && d % LANES; d++) {
+                w->queries[at * MOST_DIM + d] = 0;
+                for (int64_t t = 0; t < SPAN; t++) w->keys[t * MOST_DIM + d] = 0;
+            }
+            w->peaks[at] = -INFINITY;
+            w->totals[at] = 0;
+        }
+    }
+    int64_t padded = (dim + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
+    memset(w->sums, 0, sizeof(float) * rows * padded);
+    int64_t start = 0, end = position + queries;
+    if (step->window && position - step->window + 1 > 0) start = position - step->window + 1;
+    for (; start < end; start += SPAN) {
+        int64_t count = end - start < SPAN ? end - start : SPAN;
+        read_tokens(step, table, head, keys, values, start, count, !is_few, w);
+        if (is_few) score_few(rows, dim, count, w);
+        else score_many(rows, dim, count, w);
+        for (int64_t row = 0, width; row < rows; row += width) {
+            width = tile_rows(row, rows);
+            for (int64_t r = 0; r < width; r++) {
+                int64_t now = position + (row + r) / group, high = now + 1 - start;
+                int64_t low = step->window ? now + 1 - step->window - start : 0;
+                soften(row + r, rows, low < 0 ? 0 : low, high < count ? high : count, count,
+                       step->softcap, padded, w->shares + row * SPAN + r, width, w);
+            }
+            for (int64_t d = 0; d < dim; d += TILE_COLUMNS)
+                tile_any(width, w->shares + row * SPAN, w->values + d * SPAN, count,
+                         w->sums + (d / TILE_COLUMNS * rows + row) * TILE_COLUMNS, 0, 0);
+        }
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        element *to = out + ((token + row / group) * step->num_heads + head * group + row % group) * dim;
+        float scale = 1.0f / w->totals[row];
+        for (int64_t d = 0; d < dim; d++)
+            to[d] = narrow(w->sums[(d / TILE_COLUMNS * rows + row) * TILE_COLUMNS + d % TILE_COLUMNS] * scale);
+    }
+}
+
+/* query[num_tokens, num_heads, head_dim] by `query_stride` elements per token; keys and values are
+   [num_blocks, block_size, num_kv_heads, head_dim]; out[num_tokens, num_heads * head_dim]. */
+void attention(const attention_step *step, const element *query, int64_t query_stride,
+               const element *keys, const element *values, element *out, int32_t threads) {
+    int64_t group = step->num_heads / step->num_kv_heads;
+    int64_t most = group < MOST_ROWS ? MOST_ROWS / group : 1; /* queries of a task */
+    int64_t next = 0;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        workspace w;
+        int64_t seq = 0, before = 0; /* tasks of the sequences before `seq` */
+        for (;;) {
+            int64_t task = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
+            int64_t queries = 0, runs = 0;
+            for (; seq < step->num_seqs; seq++) {
+                queries = step->query_starts[seq + 1] - step->query_starts[seq];
+                runs = (queries + most - 1) / most;
+                if (task - before < runs * step->num_kv_heads) break;
+                before += runs * step->num_kv_heads;
+            }
+            if (seq == step->num_seqs) break;
+            int64_t first = (task - before) / step->num_kv_heads * most;
+            int64_t count = queries - first < most ? queries - first : most;
+            attend_rows(step, seq, first, count, (task - before) % step->num_kv_heads, query,
+                        query_stride, keys, values, out, &w);
+        }
+    }
+}

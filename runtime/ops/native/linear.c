@@ -1,0 +1,184 @@
+/* y = x W^T + b for packed weights, the gated product act(x G^T) * (x U^T), and their packing.
+
+   Blocking is that of Goto and van de Geijn (2008): a chunk of DEPTH weights by TILE_COLUMNS columns
+   stays in the first-level cache while all rows of x pass by in tiles held in registers. Weights may
+   be stored as fp32, bf16, int8 or int4; the narrow ones are widened to fp32 once per chunk. */
+#include "tile.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#define DEPTH 256
+#define CACHE_FLOATS 65536 /* of x at a time: a quarter of a MiB stays in the second-level cache */
+#define MOST_ROWS 96
+
+enum format { FP32 = 0, BF16 = 1, INT8 = 2, INT4 = 3 };
+enum activation { NONE = 0, SILU = 1, GELU_TANH = 2 };
+
+typedef struct {
+    const void *weights; /* [panels, k, TILE_COLUMNS]; int4: two columns a byte, halves apart */
+    const float *scales; /* int8: [panels, TILE_COLUMNS]; int4: [panels, k / group, TILE_COLUMNS] */
+    const float *bias;   /* [n] or null */
+    int64_t k, n, group;
+    int32_t format, activation; /* with an activation, panels alternate: gate, up; n counts pairs */
+} packed_linear;
+
+int32_t tile_columns(void) { return TILE_COLUMNS; }
+
+/* Ask for large pages under memory that is about to be written: panels are read in one sweep. */
+void advise(void *memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    uintptr_t page = 4096, start = ((uintptr_t)memory + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)memory + bytes) / page * page;
+    if (end > start) madvise((void *)start, end - start, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)bytes;
+#endif
+}
+
+/* Rows of x at a time: as many as stay in the second-level cache. */
+INLINE int64_t most_rows(int64_t k) {
+    int64_t most = CACHE_FLOATS / k / TILE_ROWS * TILE_ROWS;
+    return most < TILE_ROWS ? TILE_ROWS : most > MOST_ROWS ? MOST_ROWS : most;
+}
+
+/* Floats of scratch memory that `linear` needs per thread. */
+int64_t scratch_floats(int64_t k) { return most_rows(k) * k; }
+
+INLINE int64_t panel_bytes(const packed_linear *w) {
+    int64_t count = w->k * TILE_COLUMNS;
+    return w->format == FP32 ? 4 * count : w->format == BF16 ? 2 * count
+         : w->format == INT8 ? count : count / 2;
+}
+
+/* Widen `depth` weights by TILE_COLUMNS from position `start` of a panel. */
+static const float *widen_chunk(const packed_linear *w, int64_t panel, int64_t start, int64_t depth,
+                                float *chunk) {
+    const char *base = (const char *)w->weights + panel * panel_bytes(w);
+    int64_t count = depth * TILE_COLUMNS, first = start * TILE_COLUMNS;
+    if (w->format == FP32) return (const float *)base + first;
+    if (w->format == BF16) {
+        const uint16_t *from = (const uint16_t *)base + first;
+        for (int64_t i = 0; i < count; i += TILE_COLUMNS) {
+            __builtin_prefetch(from + i + DEPTH * TILE_COLUMNS, 0, 2);
+            store_f32(chunk + i, load_bf16(from + i));
+            store_f32(chunk + i + LANES, load_bf16(from + i + LANES));
+        }
+    } else if (w->format == INT8) {
+        const int8_t *from = (const int8_t *)base + first;
+        for (int64_t i = 0; i < count; i += LANES)
+            store_f32(chunk + i, __builtin_convertvector(*(const bvec *)(from + i), vec));
+    } else {
+        const uint8_t *from = (const uint8_t *)base + first / 2;
+        const float *scales = w->scales + panel * (w->k / w->group) * TILE_COLUMNS;
+        for (int64_t row = 0; row < depth; row++) {
+            const float *scale = scales + (start + row) / w->group * TILE_COLUMNS;
+            bvec pair = *(const bvec *)(from + row * LANES);
+            ivec wide = __builtin_convertvector(pair, ivec);
+            vec low = __builtin_convertvector((wide & 15) - 8, vec);
+            vec high = __builtin_convertvector(((wide >> 4) & 15) - 8, vec);
+            store_f32(chunk + row * TILE_COLUMNS, low * load_f32(scale));
+            store_f32(chunk + row * TILE_COLUMNS + LANES, high * load_f32(scale + LANES));
+        }
+    }
+    return chunk;
+}
+
+/* Lay the rows of each tile side by side: x[rows, k] -> per tile [k, tile rows]. */
+static void interleave(const float *x, int64_t rows, int64_t k, float *tiles) {
+    for (int64_t row = 0, count; row < rows; row += count) {
+        count = tile_rows(row, rows);
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t i = 0; i < k; i++) tiles[row * k + i * count + r] = x[(row + r) * k + i];
+    }
+}
+
+/* sums[rows, TILE_COLUMNS] = the interleaved rows times one panel. */
+static void multiply_panel(const packed_linear *w, int64_t panel, const float *tiles, int64_t rows,
+                           float *sums, float *chunk) {
+    for (int64_t start = 0; start < w->k; start += DEPTH) {
+        int64_t depth = w->k - start < DEPTH ? w->k - start : DEPTH;
+        const float *wide = widen_chunk(w, panel, start, depth, chunk);
+        const char *ahead = w->format == FP32 ? (const char *)(wide + DEPTH * TILE_COLUMNS) : 0;
+        for (int64_t row = 0, count; row < rows; row += count) {
+            count = tile_rows(row, rows);
+            tile_any(count, tiles + row * w->k + start * count, wide, depth,
+                     sums + row * TILE_COLUMNS, start == 0, row ? 0 : ahead);
+        }
+    }
+}
+
+INLINE vec activate(vec x, int32_t activation) {
+    if (activation == SILU) return x / (1.0f + exp_vec(-x));
+    vec inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
+    return 0.5f * x * (1.0f + tanh_vec(inner));
+}
+
+static void finish(const packed_linear *w, int64_t panel, int64_t rows, const float *sums,
+                   const float *up_sums, float *out) {
+    int64_t column = panel * TILE_COLUMNS;
+    int64_t width = w->n - column < TILE_COLUMNS ? w->n - column : TILE_COLUMNS;
+    for (int half = 0; half < 2; half++) {
+        int64_t at = half * LANES, left = width - at < LANES ? width - at : LANES;
+        if (left <= 0) break;
+        vec bias = splat(0), up_bias = splat(0), scale = splat(1), up_scale = splat(1);
+        if (w->bias) {
+            memcpy(&bias, w->bias + column + at, 4 * left);
+            if (up_sums) memcpy(&up_bias, w->bias + w->n + column + at, 4 * left);
+        }
+        if (w->format == INT8) {
+            int64_t gate = up_sums ? 2 * panel : panel;
+            scale = load_f32(w->scales + gate * TILE_COLUMNS + at);
+            if (up_sums) up_scale = load_f32(w->scales + (gate + 1) * TILE_COLUMNS + at);
+        }
+        for (int64_t row = 0; row < rows; row++) {
+            vec value = load_f32(sums + row * TILE_COLUMNS + at) * scale + bias;
+            if (up_sums) {
+                vec up = load_f32(up_sums + row * TILE_COLUMNS + at) * up_scale + up_bias;
+                value = activate(value, w->activation) * up;
+            }
+            memcpy(out + row * w->n + column + at, &value, 4 * left);
+        }
+    }
+}
+
+/* out[rows, n] of x[rows, k], both contiguous; `scratch` holds
+   scratch_floats(k) floats per thread. */
+void linear(const packed_linear *w, const float *x, float *out, int64_t rows, float *scratch,
+            int32_t threads) {
+    int64_t most = most_rows(w->k);
+    int64_t panels = (w->n + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    int64_t blocks = (rows + most - 1) / most;
+    most = (rows + blocks - 1) / blocks; /* even shares */
+    int64_t run = panels / (8 * threads / blocks + 1) + 1;
+    int64_t runs = (panels + run - 1) / run;
+    int64_t next = 0, tasks = runs * blocks;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float sums[2][MOST_ROWS * TILE_COLUMNS] __attribute__((aligned(LINE)));
+        float chunk[DEPTH * TILE_COLUMNS] __attribute__((aligned(LINE)));
+        float *tiles = scratch + omp_get_thread_num() * scratch_floats(w->k);
+        int64_t laid_out = -1;
+        for (;;) {
+            int64_t task = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
+            if (task >= tasks) break;
+            int64_t row = task / runs * most, panel = task % runs * run;
+            int64_t count = rows - row < most ? rows - row : most;
+            int64_t end = panel + run < panels ? panel + run : panels;
+            if (row != laid_out) interleave(x + row * w->k, count, w->k, tiles);
+            laid_out = row;
+            for (; panel < end; panel++) {
+                if (w->activation == NONE) {
+                    multiply_panel(w, panel, tiles, count, sums[0], chunk);
+                    finish(w, panel, count, sums[0], 0, out + row * w->n);
+                } else {
+                    multiply_panel(w, 2 * panel, tiles, count, sums[0], chunk);
+                    multiply_panel(w, 2 * panel + 1, tiles, count, sums[1], chunk);
+                    finish(w, panel, count, sums[0], sums[1], out + row * w->n);
+                }
+            }
+        }
+    }
+}
