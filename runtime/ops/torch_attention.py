@@ -36,8 +36,11 @@ class AttentionPlan:
     @cached_property
     def places(self) -> tuple[slice | torch.Tensor, ...]:
         """Per sequence: the blocks as a range, or as int64 [num_blocks] to gather."""
-        device = self.step.positions.device
-        return tuple(_place(table, device) for table in self.step.block_tables)
+        tables = self.step.tables
+        assert tables is not None, "the step was built without tables"
+        size = self.step.block_size
+        rows = zip(tables.block_table.tolist(), self.step.context_lens, strict=True)
+        return tuple(_place(row[: -(-length // size)]) for row, length in rows)
 
     def context(self, kv: LayerKV, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a sequence, each [context_len, num_kv_heads, head_dim].
@@ -64,11 +67,11 @@ class AttentionPlan:
         return key, value
 
 
-def _place(table: tuple[int, ...], device: torch.device) -> slice | torch.Tensor:
+def _place(table: list[int]) -> slice | torch.Tensor:
     first = table[0]
-    if table == tuple(range(first, first + len(table))):
+    if table == list(range(first, first + len(table))):
         return slice(first, first + len(table))
-    return torch.tensor(table, device=device)
+    return torch.tensor(table)
 
 
 def attend(

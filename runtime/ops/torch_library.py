@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from typing import Any
 
 import torch
 
@@ -199,10 +200,8 @@ def _by_token(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
-def _function(
-    library: ctypes.CDLL, name: str, result: object, *arguments: object
-) -> ctypes._NamedFuncPointer:
+def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
     function = library[name]
-    function.restype = result  # type: ignore[assignment]
-    function.argtypes = arguments  # type: ignore[assignment]
+    function.restype = result
+    function.argtypes = arguments
     return function
