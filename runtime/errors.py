@@ -41,6 +41,12 @@ class InvalidParameterError(EngineError):
         self.value = value
 
 
+class BenchmarkError(EngineError):
+    """A contender of a benchmark has failed; the message names it and carries its last words."""
+
+    exit_code = 1
+
+
 class RequestRefusedError(EngineError):
     """A request is refused at submission; nothing of it was kept."""
 

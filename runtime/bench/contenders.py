@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from runtime.bench.workload import Workload
 from runtime.config import EngineConfig
 from runtime.engine import LLMEngine
 from runtime.loader import DTYPES
-from runtime.model_config import load_model_config
 from runtime.sampling_params import SamplingParams
 
 _CONTINUOUS_PAGE_TOKENS = 128
@@ -22,8 +20,8 @@ _NO_TOKEN = 0
 _NEVER = -1
 """An end token that no model writes."""
 
-Run = Callable[[Workload], float]
-"""Serve all requests; returns the seconds it took."""
+Run = Callable[[Workload, int], None]
+"""Serve all requests to their ends, at most so many at once where the contender has batches."""
 
 
 def prepare_engine(folder: Path, dtype: str, max_len: int) -> Run:
@@ -31,32 +29,36 @@ def prepare_engine(folder: Path, dtype: str, max_len: int) -> Run:
     config = EngineConfig(folder, dtype=dtype, max_model_len=max_len, skip_tokenizer=True)
     model = LLMEngine(config).runner.model
 
-    def run(workload: Workload) -> float:
-        engine = LLMEngine(config, model=model)
-        started = time.perf_counter()
-        for index, (prompt, count) in enumerate(
-            zip(workload.prompts, workload.output_lens, strict=True)
-        ):
-            params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
-            engine.add_request(str(index), prompt, params)
-        num_tokens = 0
-        while engine.has_unfinished:
-            for output in engine.step():
-                if output.finished:
-                    num_tokens += len(output.outputs[0].token_ids)
-        elapsed_s = time.perf_counter() - started
-        assert num_tokens == workload.num_output_tokens, "a request ended early"
-        return elapsed_s
+    def run(workload: Workload, batch_size: int) -> None:
+        serve(LLMEngine(config, model=model), workload)
 
     return run
+
+
+def serve(
+    engine: LLMEngine, workload: Workload, after_step: Callable[[], None] | None = None
+) -> None:
+    """Submit all requests and step until they have ended."""
+    for index, (prompt, count) in enumerate(
+        zip(workload.prompts, workload.output_lens, strict=True)
+    ):
+        params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+        engine.add_request(str(index), prompt, params)
+    num_tokens = 0
+    while engine.has_unfinished:
+        for output in engine.step():
+            if output.finished:
+                num_tokens += len(output.outputs[0].token_ids)
+        if after_step is not None:
+            after_step()
+    assert num_tokens == workload.num_output_tokens, "a request ended early"
 
 
 def prepare_hf(folder: Path, dtype: str, max_len: int) -> Run:
     """`generate`, one request at a time."""
     model = _load(folder, dtype)
 
-    def run(workload: Workload) -> float:
-        started = time.perf_counter()
+    def run(workload: Workload, batch_size: int) -> None:
         for prompt, count in zip(workload.prompts, workload.output_lens, strict=True):
             ids = torch.tensor([prompt])
             model.generate(
@@ -65,28 +67,27 @@ def prepare_hf(folder: Path, dtype: str, max_len: int) -> Run:
                 min_new_tokens=count,
                 max_new_tokens=count,
             )
-        return time.perf_counter() - started
 
     return run
 
 
 def prepare_hf_batch(folder: Path, dtype: str, max_len: int) -> Run:
-    """`generate` on all requests at once, padded to the longest on both ends."""
+    """`generate` on batches of requests in their order, each padded to its longest on both ends."""
     model = _load(folder, dtype)
 
-    def run(workload: Workload) -> float:
-        longest = max(map(len, workload.prompts))
-        started = time.perf_counter()
-        rows = [[_NO_TOKEN] * (longest - len(p)) + list(p) for p in workload.prompts]
-        mask = [[0] * (longest - len(p)) + [1] * len(p) for p in workload.prompts]
-        count = max(workload.output_lens)
-        model.generate(
-            torch.tensor(rows),
-            attention_mask=torch.tensor(mask),
-            min_new_tokens=count,
-            max_new_tokens=count,
-        )
-        return time.perf_counter() - started
+    def run(workload: Workload, batch_size: int) -> None:
+        for start in range(0, len(workload.prompts), batch_size):
+            part = workload.part(start, start + batch_size)
+            longest = max(map(len, part.prompts))
+            rows = [[_NO_TOKEN] * (longest - len(p)) + list(p) for p in part.prompts]
+            mask = [[0] * (longest - len(p)) + [1] * len(p) for p in part.prompts]
+            count = max(part.output_lens)
+            model.generate(
+                torch.tensor(rows),
+                attention_mask=torch.tensor(mask),
+                min_new_tokens=count,
+                max_new_tokens=count,
+            )
 
     return run
 
@@ -98,7 +99,7 @@ def prepare_hf_continuous(folder: Path, dtype: str, max_len: int) -> Run:
     model = _load(folder, dtype)
     plan = GenerationConfig(do_sample=False, pad_token_id=_NO_TOKEN, eos_token_id=_NEVER)
 
-    def run(workload: Workload) -> float:
+    def run(workload: Workload, batch_size: int) -> None:
         # Left to itself, the cache takes all memory.
         pages = sum(
             -(-(len(p) + n) // _CONTINUOUS_PAGE_TOKENS)
@@ -107,7 +108,6 @@ def prepare_hf_continuous(folder: Path, dtype: str, max_len: int) -> Run:
         cache = ContinuousBatchingConfig(
             page_size=_CONTINUOUS_PAGE_TOKENS, num_blocks=pages + 4, max_batch_tokens=2048
         )
-        started = time.perf_counter()
         with model.continuous_batching_context_manager(
             generation_config=plan, continuous_batching_config=cache
         ) as manager:
@@ -120,9 +120,7 @@ def prepare_hf_continuous(folder: Path, dtype: str, max_len: int) -> Run:
                     num_done += 1
                     num_tokens += len(result.generated_tokens)
                 assert result is not None or manager.is_running(), "transformers has given up"
-            elapsed_s = time.perf_counter() - started
         assert num_tokens == workload.num_output_tokens, "a request ended early"
-        return elapsed_s
 
     return run
 
@@ -130,9 +128,8 @@ def prepare_hf_continuous(folder: Path, dtype: str, max_len: int) -> Run:
 def _load(folder: Path, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    name = load_model_config(folder).dtype if dtype == "auto" else dtype
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[name], local_files_only=True, trust_remote_code=False
+        folder, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False
     ).eval()
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=_NO_TOKEN)
     return model

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from runtime.config import DTYPE_NAMES
 from runtime.errors import InvalidParameterError
 
+if TYPE_CHECKING:
+    from runtime.bench.workload import Workload
+
 EXAMPLES = """examples:
   runtime bench path/to/model                          the engine alone
   runtime bench path/to/model --against hf,hf-batch    beside transformers, in turns
-  runtime bench path/to/model --workload shared-prefix --rounds 3 --json"""
+  runtime bench path/to/model --workload requests.jsonl --json
+  runtime bench out/m125 --make-model llama-125m       on a random model, made first
+
+a workload file has one JSON object a line: {"prompt_token_ids": [...], "max_tokens": N}, or with
+"prompt": "text"; each contender runs in a process of its own, so that peak memory is its own"""
 
 _AGAINST = ("hf", "hf-batch", "hf-continuous")
 _WORKLOADS = ("mixed", "shared-prefix")
-_PIPE_WIDTH = 160
+_MODELS = ("llama-125m", "llama-2m-32k")
+_ROUNDS_AGAINST = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,17 +35,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", type=_names, default=(), help=f"comma-separated: {', '.join(_AGAINST)}"
     )
-    parser.add_argument("--workload", choices=_WORKLOADS, default="mixed", help="default mixed")
-    parser.add_argument("--requests", type=int, default=32, help="the first so many (default 32)")
-    parser.add_argument("--rounds", type=int, default=1, help="of all, in turns (default 1)")
+    parser.add_argument(
+        "--workload",
+        default="mixed",
+        metavar="NAME|FILE",
+        help=f"{', '.join(_WORKLOADS)} or a file (default mixed)",
+    )
+    parser.add_argument("--requests", type=int, help="the first so many (default all)")
+    parser.add_argument(
+        "--rounds", type=int, help=f"of all, in turns (default 1; {_ROUNDS_AGAINST} with --against)"
+    )
     parser.add_argument(
         "--dtype",
         choices=DTYPE_NAMES,
         default="auto",
-        help="default auto: each side's own default for the checkpoint",
+        help="of every contender; default auto: what the engine computes the checkpoint in",
     )
-    parser.add_argument("--threads", type=int, help="default: torch's")
+    parser.add_argument("--threads", type=int, help="default: physical cores that may be used")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--make-model", choices=_MODELS, help="write MODEL first if there is no such folder"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -51,67 +65,70 @@ def handle(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InvalidParameterError(name, value, "at least 1")
-    import torch
-    from transformers.utils import logging
-
-    from runtime.bench.contenders import CONTENDERS
-    from runtime.bench.workload import WORKLOADS
+    from runtime.bench.environment import describe_environment
+    from runtime.bench.make_model import make_model
+    from runtime.bench.report import print_report, summarise
+    from runtime.bench.turns import Setup, take_turns
+    from runtime.loader import make_ops
     from runtime.model_config import load_model_config
+    from runtime.threads import default_threads
 
-    logging.disable_progress_bar()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    environment = describe_environment()
+    if options.make_model is not None and not options.model.exists():
+        make_model(options.make_model, options.model)
     config = load_model_config(options.model)
-    full = WORKLOADS[options.workload](config.vocab_size, options.seed)
-    workload = full.first(options.requests)
+    workload = _workload(options, config.vocab_size)
+    if options.requests is not None:
+        workload = workload.first(options.requests)
     if workload.max_len > config.max_position:
         raise InvalidParameterError(
             "workload", options.workload, f"within the model's context, {config.max_position}"
         )
+    dtype = options.dtype
+    if dtype == "auto":
+        dtype = make_ops("torch").auto_dtype(config.dtype)
     names = ("engine", *options.against)
-    runs = {
-        name: CONTENDERS[name](options.model, options.dtype, workload.max_len) for name in names
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for run in runs.values():
-        run(workload.first(1))  # first calls allocate and load code
-    for _ in range(options.rounds):
-        for name, run in runs.items():
-            seconds[name].append(run(workload))
+    rounds = options.rounds or (_ROUNDS_AGAINST if options.against else 1)
+    setup = Setup(options.model, dtype, options.threads or default_threads(), workload.max_len)
+    scores, kv = take_turns(names, setup, workload, rounds)
     report = {
+        "command": ["runtime", *sys.argv[1:]],
+        "environment": environment,
         "workload": workload.name,
         "num_requests": len(workload.prompts),
         "num_prompt_tokens": workload.num_prompt_tokens,
         "num_output_tokens": workload.num_output_tokens,
-        "threads": torch.get_num_threads(),
-        "dtype": options.dtype,
-        "seconds": seconds,
+        "threads": setup.threads,
+        "dtype": dtype,
+        "rounds": rounds,
+        "contenders": summarise(workload, scores),
+        "kv": kv,
     }
     if options.json:
         json.dump(report, sys.stdout, indent=1)
         print()
     else:
-        _print(workload.num_output_tokens, seconds, report)
+        print_report(report)
     return 0
 
 
-def _print(num_tokens: int, seconds: dict[str, list[float]], report: dict[str, object]) -> None:
-    title = (
-        f"{report['workload']}: {report['num_requests']} requests, {report['num_prompt_tokens']} "
-        f"tokens in, {num_tokens} out, {report['threads']} threads, dtype {report['dtype']}"
-    )
-    print(title)
-    table = Table(box=None, pad_edge=False)
-    for column in ("contender", "median s", "output tokens/s", "engine is"):
-        table.add_column(column, justify="left" if column == "contender" else "right")
-    ours = statistics.median(seconds["engine"])
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        ratio = "" if name == "engine" else f"{median / ours:.2f} x"
-        row = (name, f"{median:.2f}", f"{num_tokens / median:.1f}", ratio)
-        table.add_row(*map(Text, row))
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(highlight=False, width=width).print(table)
+def _workload(options: argparse.Namespace, vocab_size: int) -> Workload:
+    from runtime.bench.workload import WORKLOADS, read_workload
+    from runtime.tokenizer import Tokenizer
+
+    if options.workload in WORKLOADS:
+        return WORKLOADS[options.workload](vocab_size, options.seed)
+    path = Path(options.workload)
+    if not path.is_file():
+        raise InvalidParameterError(
+            "workload", options.workload, f"a file, or one of {', '.join(_WORKLOADS)}"
+        )
+    workload = read_workload(path, lambda text: Tokenizer.load(options.model).encode(text))
+    if max(map(max, workload.prompts)) >= vocab_size:
+        raise InvalidParameterError(
+            "workload", options.workload, f"of token ids below the vocabulary's size, {vocab_size}"
+        )
+    return workload
 
 
 def _names(word: str) -> tuple[str, ...]:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_models import save_model
 
 from runtime.bench.contenders import CONTENDERS
-from runtime.bench.workload import WORKLOADS, Workload
+from runtime.bench.kv_facts import measure_kv
+from runtime.bench.make_model import MODEL_SHAPES, make_model
+from runtime.bench.report import summarise
+from runtime.bench.turns import Score, Setup, Worker
+from runtime.bench.workload import WORKLOADS, Workload, read_workload
 from runtime.cli import main
-from runtime.cli.bench import _AGAINST, _WORKLOADS
+from runtime.cli.bench import _AGAINST, _MODELS, _WORKLOADS
+from runtime.errors import BenchmarkError, InvalidParameterError
+
+SMALL = Workload("small", ((5, 6, 7), (8, 9), (4,) * 40), (4, 6, 3))
 
 
 @pytest.fixture(scope="module")
@@ -32,36 +40,108 @@ def test_workloads_are_fixed_by_the_seed() -> None:
     assert len({prompt[512:] for prompt in shared.prompts}) == 32
     assert shared.num_output_tokens == 32 * 32
     assert len(shared.first(2).prompts) == 2
+    assert Workload.from_json(json.loads(json.dumps(SMALL.to_json()))) == SMALL
+
+
+def test_workload_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_text(
+        '{"prompt_token_ids": [3, 4], "max_tokens": 5}\n\n{"prompt": "abc", "max_tokens": 2}\n'
+    )
+    found = read_workload(path, lambda text: [len(text)])
+    assert found == Workload("requests.jsonl", ((3, 4), (3,)), (5, 2))
+    for line in (
+        "not JSON",
+        "[1]",
+        '{"prompt": "abc"}',
+        '{"prompt": "", "max_tokens": 2}',
+        '{"prompt": "abc", "max_tokens": 0}',
+        '{"prompt_token_ids": [true], "max_tokens": 2}',
+        '{"prompt": "abc", "max_tokens": 2, "temperature": 1}',
+    ):
+        path.write_text(f'{{"prompt": "abc", "max_tokens": 2}}\n{line}\n')
+        with pytest.raises(InvalidParameterError, match=r"requests\.jsonl:2"):
+            read_workload(path, lambda text: [1])
+    path.write_text("\n")
+    with pytest.raises(InvalidParameterError, match="at least one request"):
+        read_workload(path, lambda text: [1])
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_contenders(folder: Path, name: str) -> None:
-    workload = Workload("small", ((5, 6, 7), (8, 9)), (4, 6))
-    run = CONTENDERS[name](folder, "fp32", workload.max_len)
-    assert run(workload) > 0
+    CONTENDERS[name](folder, "fp32", SMALL.max_len)(SMALL, 2)
 
 
-def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kv_facts(folder: Path) -> None:
+    shared = WORKLOADS["shared-prefix"](151, 0).first(6)
+    facts = measure_kv(folder, "fp32", shared)
+    size = facts["block_size"]
+    # All but the first find the prefix, or all that find it computed when they are admitted.
+    assert 0 <= facts["prefix_hit_rate"] < 5 / 6
+    # At most one slot less than a block is unused per sequence, of at least 528.
+    assert 0 < facts["kv_waste"] < (size - 1) / 528 * 6
+    sampling = facts["parallel_sampling"]
+    prompt, output = 256 // size, 32 // size
+    assert sampling["blocks_unshared"] == 4 * (prompt + output)
+    assert prompt + 4 * output <= sampling["blocks_shared"] <= prompt + 4 * (output + 1)
+    assert sampling["saving"] >= 0.3
+
+
+def test_summary() -> None:
+    scores = {
+        "engine": Score([2.0, 1.0, 4.0], [1.0] * 3, 10),
+        "hf-batch": Score([8.0, 6.0, 5.0], [1.0] * 3, 20, 16, {16: 5.0, 8: 7.0}),
+    }
+    figures = summarise(SMALL, scores)
+    assert figures["engine"]["output_tokens_per_s"] == 13 / 2
+    assert figures["engine"]["total_tokens_per_s"] == (13 + 45) / 2
+    assert figures["hf-batch"]["engine_ratio"] == 3
+    assert figures["hf-batch"]["batch_size"] == 16
+
+
+def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    command = ["bench", str(folder), "--requests", "2", "--against", "hf-batch"]
-    assert main([*command, "--rounds", "2", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert {name: len(values) for name, values in report["seconds"].items()} == {
+    path = tmp_path / "requests.jsonl"
+    path.write_text('{"prompt_token_ids": [3, 4], "max_tokens": 5}\n' * 3)
+    command = ["bench", str(folder), "--workload", str(path), "--threads", "1"]
+    assert main([*command, "--against", "hf-batch", "--rounds", "2", "--json"]) == 0
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert {n: len(f["seconds"]) for n, f in report["contenders"].items()} == {
         "engine": 2,
         "hf-batch": 2,
     }
-    assert main(command) == 0
-    assert capsys.readouterr().out.startswith("mixed: 2 requests, ")
+    assert all(f["peak_rss_bytes"] > 1 << 26 for f in report["contenders"].values())
+    assert report["threads"] == 1
+    assert report["dtype"] == "fp32"
+    assert report["environment"]["torch"]
+    assert main([*command, "--requests", "1"]) == 0
+    assert capsys.readouterr().out.startswith("requests.jsonl: 1 requests, 2 tokens in, 5 out")
+
+
+def test_a_failing_contender_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"contender 'hf' has failed: .*nothing"):
+        Worker("hf", Setup(tmp_path / "nothing", "fp32", 1, 10))
 
 
 def test_choices_are_those_of_the_tables() -> None:
     assert ("engine", *_AGAINST) == tuple(CONTENDERS)
     assert tuple(WORKLOADS) == _WORKLOADS
+    assert tuple(MODEL_SHAPES) == _MODELS
+
+
+def test_made_models_are_served(tmp_path: Path) -> None:
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        make_model("llama-2m-32k", folder)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    CONTENDERS["engine"](tmp_path / "a", "fp32", 100)(SMALL, 1)
 
 
 def test_mistakes_exit_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(folder), "--rounds", "0"]) == 2
     assert "rounds=0 is not valid" in capsys.readouterr().err
+    assert main(["bench", str(folder), "--workload", "nothing"]) == 2
+    assert "a file, or one of mixed, shared-prefix" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_info:
         main(["bench", str(folder), "--against", "vllm"])
     assert exit_info.value.code == 2

@@ -1,0 +1,82 @@
+"""What `runtime bench` says: medians and ratios, as JSON or as a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runtime.bench.turns import Score
+from runtime.bench.workload import Workload
+
+_MIB = 1 << 20
+_PIPE_WIDTH = 160
+_COLUMNS = (
+    "contender",
+    "median s",
+    "CPU s",
+    "output tokens/s",
+    "total tokens/s",
+    "engine is",
+    "peak MiB",
+)
+
+
+def summarise(workload: Workload, scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Figures of each contender; `engine_ratio` is how many times faster the engine is."""
+    ours = scores["engine"].median_s
+    total = workload.num_prompt_tokens + workload.num_output_tokens
+    figures: dict[str, Any] = {}
+    for name, score in scores.items():
+        median_s = score.median_s
+        figures[name] = {
+            "seconds": score.seconds,
+            "cpu_seconds": score.cpu_seconds,
+            "median_s": median_s,
+            "output_tokens_per_s": workload.num_output_tokens / median_s,
+            "total_tokens_per_s": total / median_s,
+            "engine_ratio": median_s / ours,
+            "peak_rss_bytes": score.peak_rss_bytes,
+        }
+        if score.batch_size is not None:
+            figures[name]["batch_size"] = score.batch_size
+            figures[name]["tried_s"] = {str(size): s for size, s in score.tried_s.items()}
+    return figures
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print one row per contender, then how the engine used its blocks."""
+    print(
+        f"{report['workload']}: {report['num_requests']} requests, {report['num_prompt_tokens']} "
+        f"tokens in, {report['num_output_tokens']} out, {report['threads']} threads, "
+        f"{report['dtype']}, {report['rounds']} rounds"
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    for name, figures in report["contenders"].items():
+        size = figures.get("batch_size")
+        cpu_s = sorted(figures["cpu_seconds"])
+        row = (
+            name if size is None else f"{name} of {size}",
+            f"{figures['median_s']:.2f}",
+            f"{cpu_s[len(cpu_s) // 2]:.2f}",
+            f"{figures['output_tokens_per_s']:.1f}",
+            f"{figures['total_tokens_per_s']:.1f}",
+            "" if name == "engine" else f"{figures['engine_ratio']:.2f} x",
+            f"{figures['peak_rss_bytes'] / _MIB:.0f}",
+        )
+        table.add_row(*map(Text, row))
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(highlight=False, width=width).print(table)
+    kv = report["kv"]
+    sampling = kv["parallel_sampling"]
+    print(
+        f"prefix cache hits {kv['prefix_hit_rate']:.1%}; KV slots unused {kv['kv_waste']:.1%} "
+        f"(blocks of {kv['block_size']}); n={sampling['n']} holds {sampling['blocks_shared']} "
+        f"blocks, {sampling['blocks_unshared']} without sharing: {sampling['saving']:.0%} less"
+    )
