@@ -55,10 +55,9 @@ class Worker:
 
     def __init__(self, name: str, setup: Setup) -> None:
         self.name = name
-        self._stack = ExitStack()
         # A file, not a pipe: nobody reads it before the end, and a full pipe would stop the worker.
-        self._errors = self._stack.enter_context(
-            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._errors = tempfile.TemporaryFile(  # noqa: SIM115 - closed in __exit__
+            "w+", encoding="utf-8", errors="replace"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-m", "runtime.bench.worker"],
@@ -88,7 +87,7 @@ class Worker:
     ) -> None:
         self._process.kill()
         self._process.communicate()
-        self._stack.close()
+        self._errors.close()
 
     def run(self, workload: Workload, batch_size: int) -> dict[str, Any]:
         """Serve a workload; returns seconds, CPU seconds and peak memory so far."""
@@ -110,7 +109,7 @@ class Worker:
             self._process.communicate()
             self._errors.seek(0)
             last = (self._errors.read().strip().splitlines() or ["no message"])[-1]
-            self._stack.close()
+            self._errors.close()
             raise BenchmarkError(f"contender {self.name!r} has failed: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer

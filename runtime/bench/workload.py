@@ -109,14 +109,18 @@ def _read_line(line: str, where: str) -> tuple[str | list[int], int]:
         '{"prompt_token_ids": [token ids], "max_tokens": N} or {"prompt": text, "max_tokens": N}'
     )
     try:
-        values = json.loads(line)
+        values: Any = json.loads(line)
     except ValueError as error:
         raise InvalidParameterError("workload", where, problem) from error
     if isinstance(values, dict) and values.keys() in (
         {"prompt", "max_tokens"},
         {"prompt_token_ids", "max_tokens"},
     ):
-        count, text, ids = (values.get(n) for n in ("max_tokens", "prompt", "prompt_token_ids"))
+        count, text, ids = (
+            values["max_tokens"],
+            values.get("prompt"),
+            values.get("prompt_token_ids"),
+        )
         if _is_count(count) and count > 0:
             if isinstance(text, str) and text:
                 return text, count

@@ -12,7 +12,7 @@ from tiny_models import save_model
 from runtime.bench.contenders import CONTENDERS
 from runtime.bench.kv_facts import measure_kv
 from runtime.bench.make_model import MODEL_SHAPES, make_model
-from runtime.bench.report import summarise
+from runtime.bench.report import print_report, summarise
 from runtime.bench.turns import Score, Setup, Worker
 from runtime.bench.workload import WORKLOADS, Workload, read_workload
 from runtime.cli import main
@@ -114,13 +114,15 @@ def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert report["threads"] == 1
     assert report["dtype"] == "fp32"
     assert report["environment"]["torch"]
-    assert main([*command, "--requests", "1"]) == 0
-    assert capsys.readouterr().out.startswith("requests.jsonl: 1 requests, 2 tokens in, 5 out")
+    print_report(report)
+    printed = capsys.readouterr().out
+    assert printed.startswith("requests.jsonl: 3 requests, 6 tokens in, 15 out, 1 threads, fp32")
+    assert "hf-batch of 3" in printed
 
 
 def test_a_failing_contender_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"contender 'hf' has failed: .*nothing"):
-        Worker("hf", Setup(tmp_path / "nothing", "fp32", 1, 10))
+    with pytest.raises(BenchmarkError, match=r"contender 'engine' has failed: .*nothing"):
+        Worker("engine", Setup(tmp_path / "nothing", "fp32", 1, 10))
 
 
 def test_choices_are_those_of_the_tables() -> None:
