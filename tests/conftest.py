@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 from own_folders import Folders
+
+from runtime.ops.torch_build import VARIABLE
 
 if TYPE_CHECKING:
     from live_server import LiveServer
@@ -41,3 +44,15 @@ def server(served_model: Path) -> Iterator[LiveServer]:
     from live_server import served
 
     yield from served(served_model)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile C kernels once for all test processes of a run, away from the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = shared / "cpu-kernels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(folder))
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import hf_greedy, make_prompts, save_model
-
-from runtime.ops.torch_build import VARIABLE
 
 NUM_TOKENS = 24
 PROMPT_LENGTHS = (3, 37, 18, 70, 1)
@@ -35,22 +32,6 @@ def few_threads() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where C kernels are compiled to: once for all test processes of a run."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder = shared / "cpu-kernels"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def kernels_compiled_once(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> None:
-    """Engines of all tests share the compiled kernels, and leave the user's cache alone."""
-    monkeypatch.setenv(VARIABLE, str(kernel_folder))
 
 
 @pytest.fixture(scope="session")
