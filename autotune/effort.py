@@ -22,6 +22,6 @@ EFFORTS = {
     "exhaustive": Effort(trials=None, finalists=32),
 }
 
-SAMPLERS = ("classifier", "random", "tpe", "gp", "nsga2")
+SAMPLERS = ("forest", "classifier", "random", "tpe", "gp", "nsga2")
 """Names that `search.samplers` knows."""
 DEFAULT_SAMPLER = "classifier"

@@ -11,6 +11,11 @@ from autotune.errors import StorageError
 
 
 def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 as `write_bytes_atomically` does."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary file beside `path`, sync, rename.
 
     Raises:
@@ -20,8 +25,8 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

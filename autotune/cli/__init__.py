@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "list what two results folders chose, and at what time",
     "gate": "fail where a change makes a generated kernel worse",
     "export": "write selections in other programs' formats",
+    "replay": "judge search samplers on recorded spaces",
 }
 """Subcommand → what it does; each lives in the module of that name in this package."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from autotune.space import Config, Knob, KnobValue
 
 Array = NDArray[np.float64]
+
+_MOST_HALVINGS = 8
+"""A product that 256 divides is as round as hardware cares for."""
 
 
 class Candidates:
@@ -45,11 +49,19 @@ class Candidates:
         return {knob.name: _distribution(knob) for knob in self.knobs}
 
     @cached_property
+    def steps(self) -> NDArray[np.int64]:
+        """[num_configs, num_knobs]: position of each knob's value among its values."""
+        numbers = [{value: i for i, value in enumerate(knob.values)} for knob in self.knobs]
+        names = [knob.name for knob in self.knobs]
+        rows = [[known[c[name]] for known, name in zip(numbers, names, strict=True)]
+                for c in self.configs]  # fmt: skip
+        return np.array(rows, dtype=np.int64)
+
+    @cached_property
     def positions(self) -> Array:
         """[num_configs, num_features]: ordered knobs as steps 0, 1, …; names as one-hot columns."""
         columns = []
-        for knob in self.knobs:
-            steps = np.array([knob.values.index(config[knob.name]) for config in self.configs])
+        for knob, steps in zip(self.knobs, self.steps.T, strict=True):
             if knob.ordered:
                 columns.append(steps.astype(np.float64))
             else:
@@ -63,17 +75,52 @@ class Candidates:
             return self.positions
         return np.concatenate([self.positions, np.log(self.prior)[:, None]], axis=1)
 
+    @cached_property
+    def descriptors(self) -> NDArray[np.float32]:
+        """[num_configs, num_descriptors]: what a tree may split on, one column per idea.
+
+        Every value of every knob as a switch; of numbers also their place, their logarithm and how
+        often two divides them (rows of 48 are not rows of 64); of pairs of numbers the products and
+        ratios (threads of a block, elements of a tile), and how often two divides the product
+        (whole warps); the product of all; the prior. Columns that never change are left out.
+        """
+        columns: list[Array] = []
+        logs, halvings = [], []
+        for knob, steps in zip(self.knobs, self.steps.T, strict=True):
+            columns += [(steps == k).astype(np.float64) for k in range(len(knob.values))]
+            if not knob.ordered:
+                continue
+            columns.append(steps.astype(np.float64))
+            numbers = [value for value in knob.values if isinstance(value, int)]
+            if len(numbers) == len(knob.values) > 2:  # two values are a switch: no new idea
+                logs.append(np.log2([max(n, 0.5) for n in numbers])[steps])
+                twos = [(n & -n).bit_length() - 1 if n > 0 else 0 for n in numbers]
+                halvings.append(np.array(twos, dtype=np.float64)[steps])
+        columns += logs + halvings
+        for i, j in combinations(range(len(logs)), 2):
+            columns += [logs[i] + logs[j], logs[i] - logs[j]]
+            columns.append(np.minimum(halvings[i] + halvings[j], _MOST_HALVINGS))
+        if len(logs) > 2:
+            columns.append(np.sum(logs, axis=0))
+        if self.prior is not None:
+            columns.append(np.log(self.prior))
+        table = np.stack(columns, axis=1).astype(np.float32)
+        return np.ascontiguousarray(table[:, (table != table[0]).any(axis=0)])
+
     def nearest(self, params: Mapping[str, Any], allowed: NDArray[np.bool_]) -> int:
         """Index of the allowed configuration with fewest knob steps from `params`."""
         distance = np.zeros(len(self))
-        for knob in self.knobs:
+        for knob, at in zip(self.knobs, self.steps.T, strict=True):
             if knob.name not in params:
                 continue
             wanted = _position(knob, params[knob.name])
-            at = np.array([knob.values.index(config[knob.name]) for config in self.configs])
             distance += np.abs(at - wanted) if knob.ordered else (at != wanted).astype(float)
         distance[~allowed] = math.inf
         return int(np.argmin(distance))
+
+    def similar(self, index: int) -> NDArray[np.intp]:
+        """Indices of the configurations that differ in one knob, by however many steps."""
+        return np.flatnonzero((self.steps != self.steps[index]).sum(axis=1) == 1)
 
     def neighbours(self, index: int) -> list[int]:
         """Indices of the configurations one step away in one knob."""

@@ -6,13 +6,12 @@ small budgets (ablation of Helion's autotuner, 2026; replays of recorded GPU spa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier
 
 from autotune.search.candidates import Array, Candidates
+from autotune.search.history import History
+from autotune.search.startup import spread
 
 _STARTUP_TRIALS = 16
 _TOP_SHARE = 0.2
@@ -20,26 +19,6 @@ _RANDOM_SHARE = 0.1
 """Of the guided trials, picked uniformly: the model never closes a region for good."""
 _DESCENT_SHARE = 0.2
 """Of all trials, the last: one-step neighbours of the best."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What a pick may look at."""
-
-    unseen: NDArray[np.bool_]
-    indices: tuple[int, ...]
-    """Configurations judged before this batch, in order."""
-    values: tuple[float | None, ...]
-    """Their objective, None for failures; smaller is better."""
-    batch: tuple[int, ...]
-    """Configurations already picked in this batch."""
-    batch_start: int
-
-    @property
-    def best(self) -> int | None:
-        """Index of the best configuration so far."""
-        judged = [(v, i) for i, v in zip(self.indices, self.values, strict=True) if v is not None]
-        return min(judged)[1] if judged else None
 
 
 class ClassifierModel:
@@ -57,7 +36,7 @@ class ClassifierModel:
         """Index of an unseen configuration for trial `number`."""
         unseen = np.flatnonzero(history.unseen)
         if len(history.indices) < self._startup or history.best is None:
-            return self._spread(unseen, history, number, rng)
+            return spread(self._candidates, history, number, rng)
         scores = self._score(history)
         if number >= self._descent_from:
             near = [i for i in self._candidates.neighbours(history.best) if history.unseen[i]]
@@ -71,23 +50,6 @@ class ClassifierModel:
             gap = np.abs(self._candidates.positions[unseen] - self._candidates.positions[picked])
             score = score * (1.0 - 0.5 * np.exp(-gap.sum(axis=1)))
         return int(unseen[np.argmax(score)])
-
-    def _spread(
-        self, unseen: NDArray[np.intp], history: History, number: int, rng: np.random.Generator
-    ) -> int:
-        """Alternate between the prior's favourites and random picks, away from what was taken."""
-        prior = self._candidates.prior
-        if prior is not None and number % 2 == 0:
-            order = unseen[np.argsort(prior[unseen], kind="stable")]
-            drawn = order[: max(8, len(order) // 50)]
-        else:
-            drawn = rng.choice(unseen, size=min(len(unseen), 8), replace=False)
-        taken = list(history.indices + history.batch)
-        if not taken:
-            return int(drawn[0])
-        positions = self._candidates.positions
-        gaps = np.abs(positions[drawn][:, None, :] - positions[taken][None, :, :]).sum(axis=2)
-        return int(drawn[np.argmax(gaps.min(axis=1))])
 
     def _score(self, history: History) -> Array:
         """P(among the best) of every configuration; one fit serves a batch."""

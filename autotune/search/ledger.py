@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,9 +37,12 @@ class Asked:
 class Ledger:
     """An Optuna study over a finite set of candidates."""
 
-    def __init__(self, study: optuna.Study, candidates: Candidates, trials: int) -> None:
+    def __init__(
+        self, study: optuna.Study, candidates: Candidates, trials: int, batch_size: int
+    ) -> None:
         self._study = study
         self._candidates = candidates
+        self._batch_size = batch_size
         self._trials = min(trials, len(candidates))
         self._open: dict[int, optuna.trial.Trial] = {}
 
@@ -55,6 +58,7 @@ class Ledger:
         seed: int,
         trials: int,
         resume: bool,
+        batch_size: int = BATCH_SIZE,
     ) -> Ledger:
         """Open or create the study `name`.
 
@@ -70,12 +74,12 @@ class Ledger:
         study = optuna.create_study(
             storage=storage,
             study_name=name,
-            sampler=make_sampler(sampler, candidates, seed, BATCH_SIZE, trials),
+            sampler=make_sampler(sampler, candidates, seed, batch_size, trials),
             direction="minimize",
             load_if_exists=True,
         )
         study.set_user_attr("identity", dict(identity))
-        ledger = cls(study, candidates, trials)
+        ledger = cls(study, candidates, trials, batch_size)
         # Some are there already if a run was killed at this place.
         for config in list(dict.fromkeys(seeds))[: ledger.total_trials]:
             study.enqueue_trial(dict(config), skip_if_exists=True)
@@ -93,12 +97,12 @@ class Ledger:
             if trial.state is not TrialState.WAITING
         ]
         total = len(asked)
-        last = asked[(total - 1) // BATCH_SIZE * BATCH_SIZE :] if total else []
+        last = asked[(total - 1) // self._batch_size * self._batch_size :] if total else []
         running = [trial for trial in asked if trial.state is TrialState.RUNNING]
         if running:
-            missing = BATCH_SIZE - len(last) if len(running) == len(last) else 0
+            missing = self._batch_size - len(last) if len(running) == len(last) else 0
         else:
-            missing = BATCH_SIZE - total % BATCH_SIZE
+            missing = self._batch_size - total % self._batch_size
         batch = [self._resumed(trial) for trial in running]
         return batch + [self._ask() for _ in range(min(missing, self._trials - total))]
 
@@ -146,6 +150,11 @@ class Ledger:
     def total_trials(self) -> int:
         """How many trials this search will make in all."""
         return self._trials
+
+
+def memory_storage() -> BaseStorage:
+    """Storage that ends with the process, for replays."""
+    return InMemoryStorage()
 
 
 def open_storage(url: str | None, journal: Path, fresh: bool) -> BaseStorage:

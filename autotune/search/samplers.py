@@ -17,7 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from autotune.effort import SAMPLERS
 from autotune.errors import UnknownChoiceError
 from autotune.search.candidates import Candidates
-from autotune.search.classifier import ClassifierModel, History
+from autotune.search.classifier import ClassifierModel
+from autotune.search.forest import ForestModel
+from autotune.search.history import History
 
 
 class FiniteSampler(BaseSampler):
@@ -90,7 +92,7 @@ class FiniteSampler(BaseSampler):
 
 
 class ClassifierSampler(FiniteSampler):
-    """Ours: unseen configurations scored by a classifier of "among the best"."""
+    """Unseen configurations scored by a classifier of "among the best"."""
 
     def __init__(self, candidates: Candidates, seed: int, batch_size: int, trials: int) -> None:
         super().__init__(candidates, seed, batch_size)
@@ -98,6 +100,18 @@ class ClassifierSampler(FiniteSampler):
 
     def pick(self, study: Study, trial: FrozenTrial, history: History) -> int:
         """See `ClassifierModel.pick`."""
+        return self._model.pick(history, trial.number, self.rng(trial))
+
+
+class ForestSampler(FiniteSampler):
+    """Expected improvement under a forest of regression trees."""
+
+    def __init__(self, candidates: Candidates, seed: int, batch_size: int, trials: int) -> None:
+        super().__init__(candidates, seed, batch_size)
+        self._model = ForestModel(candidates, seed, trials)
+
+    def pick(self, study: Study, trial: FrozenTrial, history: History) -> int:
+        """See `ForestModel.pick`."""
         return self._model.pick(history, trial.number, self.rng(trial))
 
 
@@ -148,6 +162,8 @@ def make_sampler(
     Raises:
         UnknownChoiceError: no such sampler.
     """
+    if name == "forest":
+        return ForestSampler(candidates, seed, batch_size, trials)
     if name == "classifier":
         return ClassifierSampler(candidates, seed, batch_size, trials)
     if name == "random":

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from autotune.search.candidates import Candidates
-from autotune.search.classifier import ClassifierModel, History
+from autotune.search.classifier import ClassifierModel
+from autotune.search.history import History
 from autotune.space import Config, Constraint, Knob, SearchSpace
 
 SPACE = SearchSpace(

@@ -68,7 +68,7 @@ def test_another_seed_asks_something_else(
 
 
 @pytest.mark.parametrize("trials", [len(BINARIES), 10 * len(BINARIES)])
-@pytest.mark.parametrize("name", ["random", "classifier"])
+@pytest.mark.parametrize("name", ["random", "forest"])
 def test_enough_trials_exhaust_the_space(tmp_path: Path, name: str, trials: int) -> None:
     ledger = open_ledger(tmp_path / "toy.journal", name, trials)
     assert ledger.total_trials == len(BINARIES)
@@ -92,7 +92,7 @@ def resumed(journal: Path, sampler: str, trials: int) -> list[Told]:
     return finish(open_ledger(journal, sampler, trials, resume=True))
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "nsga2", "classifier"])
+@pytest.mark.parametrize("name", ["random", "tpe", "nsga2", "classifier", "forest"])
 def test_a_ledger_dropped_after_any_tell_goes_on(tmp_path: Path, name: str) -> None:
     trials = 20
     expected = finish(open_ledger(tmp_path / "whole.journal", name, trials))
@@ -107,7 +107,7 @@ def test_a_ledger_dropped_after_any_tell_goes_on(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize(
     ("name", "step", "torn"),
-    [("random", 1, 0), ("random", 7, 30), ("classifier", 13, 5), ("tpe", 13, 0)],
+    [("random", 1, 0), ("random", 7, 30), ("forest", 13, 5), ("tpe", 13, 0)],
 )
 def test_a_journal_cut_anywhere_goes_on(tmp_path: Path, name: str, step: int, torn: int) -> None:
     """A kill -9 leaves a prefix of the journal, maybe with half a line more."""
@@ -170,7 +170,7 @@ def test_failures_are_told_as_pruned_with_their_reason(tmp_path: Path) -> None:
 
 
 def test_an_unknown_sampler_lists_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(UnknownChoiceError, match="classifier, gp, nsga2, random, tpe"):
+    with pytest.raises(UnknownChoiceError, match="classifier, forest, gp, nsga2, random, tpe"):
         open_ledger(tmp_path / "toy.journal", "anneal")
 
 
