@@ -87,7 +87,7 @@ def _target(history: History) -> Array:
     worst = max(known)
     logs = np.log([worst if value is None else value for value in history.values])
     deviation = float(logs.std())
-    return (logs - logs.mean()) / deviation if deviation > 0 else logs - logs.mean()
+    return np.asarray((logs - logs.mean()) / (deviation or 1.0), dtype=np.float64)
 
 
 def _expected_improvement(guesses: Array, best: float) -> Array:
