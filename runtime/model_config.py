@@ -121,6 +121,11 @@ def load_model_config(folder: Path, impl: str = "auto") -> ModelSizes:
         ModelFolderError: there is no such folder, or it has no config.json.
         ModelError: as `ModelConfig.from_hf`.
     """
+    if folder.is_file():
+        raise ModelFolderError(
+            f"{folder}: a file{_gguf_hint(folder.parent, folder.name)}; give the folder "
+            "with config.json and safetensors files"
+        )
     if not folder.is_dir():
         raise ModelFolderError(
             f"{folder}: no such folder; give a local folder with config.json and safetensors files"
@@ -144,8 +149,8 @@ def load_model_config(folder: Path, impl: str = "auto") -> ModelSizes:
     return read_generic_config(folder, values)
 
 
-def _gguf_hint(folder: Path) -> str:
-    found = sorted(folder.glob("*.gguf"))
+def _gguf_hint(folder: Path, name: str = "*") -> str:
+    found = [path for path in sorted(folder.glob(name)) if path.suffix == ".gguf"]
     return f"; {found[0].name} is GGUF, which is not supported: use safetensors" if found else ""
 
 

@@ -145,11 +145,11 @@ def _check_architecture(fields: ConfigFields, architecture: str) -> None:
 
 
 def _check_kind(hf_config: Any, architecture: str, where: str) -> None:
-    text = hf_config.get_text_config()
     if hf_config.is_encoder_decoder:
         raise UnsupportedModelError(
             f"{where}: {architecture} has an encoder: give a decoder-only language model"
         )
+    text = hf_config.get_text_config()
     kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or ()
     other = sorted(set(kinds) - _ATTENDING - {"attention"})
     if other:
@@ -170,7 +170,7 @@ def _build_without_weights(hf_config: Any, architecture: str, where: str) -> Any
                 dtype=torch.bfloat16,
                 trust_remote_code=False,
             )
-    except (*_BAD_CONFIG, ImportError, RuntimeError) as error:
+    except (*_BAD_CONFIG, AssertionError, ImportError, RuntimeError) as error:
         if isinstance(error, KeyError) and error.args == (PROBING,):
             raise UnsupportedModelError(
                 f"{where}: the attention of {architecture} does not go through transformers' "

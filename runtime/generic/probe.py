@@ -166,7 +166,7 @@ class _Bodies:
     def __init__(self, model: Any) -> None:
         self._names = {module: name for name, module in model.named_modules()}
         inner = model.base_model
-        self._candidates = [inner, inner.get_decoder()]
+        self._candidates = {inner.get_decoder(), inner, *model.children()}
         self._hooks: list[Any] = []
         self.found: tuple[str, Any] | None = None
         """Name, and class of output; the outermost one that was called."""

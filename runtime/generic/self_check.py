@@ -9,12 +9,11 @@ and heads that are not what they seem show at nearly every row.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from runtime.errors import UnsupportedModelError
+from runtime.generic.comparison import compare_rows, refusing
 from runtime.generic.config import GenericConfig
 from runtime.generic.interface import SERVING
 from runtime.kv_cache import KVCache
@@ -30,10 +29,6 @@ from runtime.stream import make_stream
 _LENGTHS = ((7, 12), (4, 9))
 """Per sequence: tokens of its prompt, and all of its tokens."""
 _CHUNK = 5
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
-"""Largest median, over the rows of a step, of |difference| / |reference|. What is wrong moves rows
-by about their own length; the rounding of half precision, through all layers and now and then to
-another expert, does not move half of them so far."""
 
 
 def eager_logits(config: GenericConfig, hf_model: Any, device: torch.device) -> list[torch.Tensor]:
@@ -42,7 +37,7 @@ def eager_logits(config: GenericConfig, hf_model: Any, device: torch.device) -> 
     Raises:
         UnsupportedModelError: the code does not run.
     """
-    with _refusing(config), torch.inference_mode():
+    with refusing(config), torch.inference_mode():
         hf_model.set_attn_implementation("eager")
         logits = [hf_model(input_ids=ids[None].to(device)).logits[0] for ids in _texts(config)]
         hf_model.set_attn_implementation(SERVING)
@@ -70,22 +65,11 @@ def check_paged(
     Raises:
         UnsupportedModelError: they differ, or the code does not run.
     """
-    with _refusing(config), torch.inference_mode():
+    with refusing(config), torch.inference_mode():
         for rows, logits in _run_paged(config, model, ops, dtype, device):
             expected = torch.stack([references[text][place] for text, place in rows]).float()
-            _compare(config, rows, logits, expected, _TOLERANCE[dtype])
-
-
-@contextmanager
-def _refusing(config: GenericConfig) -> Iterator[None]:
-    """Turn what foreign code raises into a refusal."""
-    try:
-        yield
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise UnsupportedModelError(
-            f"{config.where}: {config.architecture} does not run with paged attention: "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        ) from error
+            places = ", ".join(str(place) for _, place in rows)
+            compare_rows(config, logits, expected, dtype, f"over pages, at positions {places},")
 
 
 def _texts(config: GenericConfig) -> list[torch.Tensor]:
@@ -147,21 +131,3 @@ def _run_paged(
             int(text[end]) if end < len(text) else 0 for text, end in zip(chosen, ends, strict=True)
         ]
         scheduler.finish_step(batch, tokens)
-
-
-def _compare(
-    config: GenericConfig,
-    rows: list[tuple[int, int]],
-    found: torch.Tensor,
-    expected: torch.Tensor,
-    tolerance: float,
-) -> None:
-    errors = (found - expected).norm(dim=1) / expected.norm(dim=1)
-    # Not "above", so that NaN fails as well.
-    if not bool(errors.median() <= tolerance):
-        raise UnsupportedModelError(
-            f"{config.where}: {config.architecture} does not compute over pages what it computes "
-            f"by itself (relative error {errors.median():.2g} at positions "
-            f"{', '.join(str(place) for _, place in rows)}): it keeps something else than keys "
-            "and values between tokens, or takes positions from elsewhere"
-        )

@@ -13,9 +13,10 @@ import torch
 
 from runtime.checkpoint import Checkpoint
 from runtime.generic.config import GenericConfig
+from runtime.generic.context_guard import check_context
+from runtime.generic.far_check import check_far_positions
 from runtime.generic.interface import set_handler
 from runtime.generic.paged_attention import CurrentStep, PagedAttention
-from runtime.generic.rope_guard import check_rope
 from runtime.generic.self_check import check_paged, eager_logits
 from runtime.generic.weights import load_weights
 from runtime.kv_cache import KVCache
@@ -82,11 +83,12 @@ def build(
 
     Raises:
         WeightError: the checkpoint is not that of this model.
-        UnsupportedModelError: the two do not agree, or positions beyond the first context would
-            change those within it.
+        UnsupportedModelError: the two do not agree, or they agree only in contexts shorter
+            than `max_len`.
     """
-    check_rope(config, max_len)
+    check_context(config, max_len)
     hf_model = load_weights(config.model_class, config.hf_config, checkpoint, dtype, device)
+    check_far_positions(config, hf_model, dtype, device, max_len)
     references = eager_logits(config, hf_model, device)
     model = TransformersModel(config, hf_model, ops)
     check_paged(config, model, ops, dtype, device, references)

@@ -51,9 +51,8 @@ def test_exact_in_every_scenario(reference: GetReference, name: str) -> None:
     assert tokens(engine, found.prompts) == found.outputs
     assert tokens(engine, found.prompts) == found.outputs, "with a warm prefix cache"
     assert engine.scheduler.stats().num_prefix_hits > 60
-    for chunk in (1, 7):
-        engine = make_engine(found.folder, engine, long_prefill_token_threshold=chunk)
-        assert tokens(engine, found.prompts) == found.outputs, f"in chunks of {chunk}"
+    engine = make_engine(found.folder, engine, long_prefill_token_threshold=7)
+    assert tokens(engine, found.prompts) == found.outputs, "in chunks"
     for mode in PreemptionMode:
         engine = make_engine(
             found.folder,
@@ -130,7 +129,7 @@ class TestPlantedMistakes:
             return forward(self, dataclasses.replace(step, positions=step.positions * 0), cache)
 
         monkeypatch.setattr(TransformersModel, "forward", wrong)
-        with pytest.raises(UnsupportedModelError, match="does not compute over pages"):
+        with pytest.raises(UnsupportedModelError, match="does not compute what it computes"):
             make_engine(reference("gpt2").folder)
 
     @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -150,12 +149,18 @@ class TestPlantedMistakes:
         with pytest.raises(UnsupportedModelError, match="something else than keys"):
             make_engine(reference("granite").folder, dtype=dtype)
 
+    def test_positions_that_matter_from_far_on(self, reference: GetReference) -> None:
+        found = reference("llama4")
+        assert tokens(make_engine(found.folder), found.prompts) == found.outputs
+        with pytest.raises(UnsupportedModelError, match="at positions 16376 to 16383"):
+            make_engine(found.folder, max_model_len=16_384)
+
     def test_scores_that_differ(
         self, reference: GetReference, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         logits = TransformersModel.logits
         monkeypatch.setattr(TransformersModel, "logits", lambda self, x: 2 * logits(self, x))
-        with pytest.raises(UnsupportedModelError, match="does not compute over pages"):
+        with pytest.raises(UnsupportedModelError, match="does not compute what it computes"):
             make_engine(reference("cohere2").folder)
 
 

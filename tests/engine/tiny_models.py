@@ -149,6 +149,19 @@ GENERIC: dict[str, Mapping[str, Any]] = {
 
 
 SPECIAL: dict[str, Mapping[str, Any]] = {
+    # A window that transformers' cache knows, and its masks do not.
+    "moshi": {"model_type": "moshi", "sliding_window": 20, "ffn_dim": 80},
+    # Queries grow from position 8191 on, by a position that is not the one given.
+    "llama4": {
+        "model_type": "llama4_text",
+        "head_dim": 12,
+        "intermediate_size_mlp": 80,
+        "max_position_embeddings": 16_384,
+        "no_rope_layers": [0, 0],
+        "layer_types": ["full_attention", "full_attention"],
+        "moe_layers": [],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    },
     "llama-text": {"model_type": "llama", "vocab_size": 300},
     "llama-server": {
         "model_type": "llama",
