@@ -38,6 +38,7 @@ SCENARIOS = (
     Scenario("one by one", {"enable_prefix_caching": False}, one_by_one=True),
     Scenario("all at once"),
     Scenario("all at once, blocks of 16", {"block_size": 16}),
+    Scenario("steps ahead of their results", {"async_scheduling": True}),
     Scenario("warm prefix cache", {"block_size": 8}, is_warm=True),
     Scenario("prompts in chunks of 7", {"long_prefill_token_threshold": 7}),
     Scenario("prompts token by token", {"long_prefill_token_threshold": 1}),

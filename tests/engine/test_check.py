@@ -33,7 +33,7 @@ def test_a_right_engine_passes(
     code, rows = run_check(reference(name), capsys, "--dtype", dtype)
     assert code == 0
     assert all(row["passed"] and row["num_tokens"] for row in rows)
-    assert len(rows) == (8 if dtype == "fp32" else 2)
+    assert len(rows) == (9 if dtype == "fp32" else 2)
     if dtype == "fp32":
         notes = {row["scenario"]: row["note"] for row in rows}
         assert not any(note.startswith("0 ") for note in notes.values()), "nothing was exercised"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from shadow import ShadowEngine
@@ -83,7 +84,11 @@ def random_event(engine: ShadowEngine, rng: Random, max_live: int = 12) -> None:
     if dice < 0.15:
         if len(live) < max_live:
             number = engine.counts["taken"] + engine.counts["refused"]
-            engine.submit(random_request(rng, f"r{number}"))
+            request = random_request(rng, f"r{number}")
+            engine.submit(request)
+            if rng.random() < 0.1:  # others with the same prompt, before any of it is computed
+                for copy in range(1, 3):
+                    engine.submit(replace(request, request_id=f"r{number + copy}"))
     elif dice < 0.155:
         if live:
             engine.abort(rng.choice(live))
