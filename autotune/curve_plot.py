@@ -31,7 +31,7 @@ def plot(replays: Sequence[Replay], path: Path) -> None:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError("--plot needs matplotlib: pip install 'pagetune[plot]'") from error
+        raise UsageError("--plot needs matplotlib: pip install 'pagetune[report]'") from error
 
     spaces = list(dict.fromkeys(one.space.name for one in replays))
     # Equal curves give equal bytes: no date, and ids that do not depend on the process.

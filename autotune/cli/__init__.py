@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "check random legal configurations against an fp64 reference",
     "compare": "list what two results folders chose, and at what time",
     "gate": "fail where a change makes a generated kernel worse",
+    "report": "write one page: winners, gains, roofline, searches",
     "export": "write selections in other programs' formats",
     "replay": "judge search samplers on recorded spaces",
 }

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # "package.*" is an open row, all else of that package: adding a kernel or a command takes no edit
 # here. Modules of an open row may build on each other, without cycles.
 LAYERS = (
-    ("autotune", "autotune.compiler", "autotune.search", "autotune.gate"),
+    ("autotune", "autotune.compiler", "autotune.search", "autotune.gate",
+     "autotune.report"),
     ("autotune.errors", "autotune.sm", "autotune.deadline", "autotune.effort", "autotune.progress",
      "autotune.portfolio", "autotune.canary", "autotune.gate.verdict", "autotune.curves"),
     ("autotune.paths", "autotune.files", "autotune.arch", "autotune.json_fields",
@@ -34,10 +35,11 @@ LAYERS = (
     ("autotune.evaluate", "autotune.build", "autotune.cell", "autotune.registry"),
     ("autotune.worker", "autotune.select", "autotune.search.candidates",
      "autotune.search.journal"),
-    ("autotune.measure", "autotune.search.history", "autotune.gate.*", "autotune.export.*"),
+    ("autotune.measure", "autotune.search.history", "autotune.search.trials", "autotune.gate.*",
+     "autotune.export.*"),
     ("autotune.search.startup",),
     ("autotune.search.classifier", "autotune.search.forest"),
-    ("autotune.search.samplers", "autotune.export"),
+    ("autotune.search.samplers", "autotune.export", "autotune.report.*"),
     ("autotune.search.ledger",),
     ("autotune.tune", "autotune.replay"),
     ("autotune.curve_plot",),
@@ -160,7 +162,7 @@ def test_runtime_enters_autotune_by_two_doors() -> None:
         ("jinja2", ("autotune.render", "runtime.chat_template", "runtime.template_sandbox")),
         ("jsonschema", "autotune.results"),
         ("pynvml", "autotune.device"),
-        ("matplotlib", "autotune.curve_plot"),
+        ("matplotlib", ("autotune.curve_plot", "autotune.report.figures")),
     ],
 )
 def test_a_library_has_its_home(library: str, owners: str | tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""One page that tells what was tuned, what it gained and how far to trust it."""
