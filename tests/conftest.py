@@ -43,7 +43,8 @@ def server(served_model: Path) -> Iterator[LiveServer]:
     """A server in its usual state, for tests that leave it so."""
     from live_server import served
 
-    yield from served(served_model)
+    with served(served_model) as found:
+        yield found
 
 
 @pytest.fixture(scope="session", autouse=True)

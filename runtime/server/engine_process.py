@@ -19,10 +19,11 @@ class EngineProcess:
     The pair has no name, so nobody else can connect, and nothing lies about if all is killed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
+        """Start `module`, with the socket's number and our process id as its arguments."""
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         environment = {k: v for k, v in os.environ.items() if k != KEY_VARIABLE}
-        command = [sys.executable, "-m", "runtime.server.engine_main"]
+        command = [sys.executable, "-m", module]
         try:
             # A process group of its own: Ctrl-C in a terminal is for the front end to answer.
             self._child = subprocess.Popen(

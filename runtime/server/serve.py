@@ -31,19 +31,35 @@ _LAST_WORDS_S = 1.0
 """After the engine's death, so that clients and load balancers can hear of it."""
 
 
-def serve(config: ServerConfig, say: Callable[[str], None] | None = None) -> int:
+ENGINE = "runtime.server.engine_main"
+"""What the engine process runs."""
+
+
+def serve(
+    config: ServerConfig,
+    say: Callable[[str], None] | None = None,
+    engine_module: str = ENGINE,
+) -> int:
     """Run a server until it is told to end; returns the exit code.
+
+    Args:
+        config: how.
+        say: takes lines for the operator; standard error if None.
+        engine_module: what the engine process runs.
 
     Raises:
         EngineError: the model cannot be served, or the address not be used.
     """
-    return asyncio.run(Server(config, say or _print).run())
+    return asyncio.run(Server(config, say or _print, engine_module).run())
 
 
 class Server:
     """One front end, its engine process, and what happens to them."""
 
-    def __init__(self, config: ServerConfig, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: ServerConfig, say: Callable[[str], None], engine_module: str
+    ) -> None:
+        self._engine_module = engine_module
         self._settings = config
         self._say = say
         metrics = ServerMetrics(config.metrics_prefix, config.served_model_names[0])
@@ -59,7 +75,7 @@ class Server:
         """Listen, load, serve, drain; returns the exit code."""
         listener = _listen(self._settings.host, self._settings.port)
         self._catch_signals()
-        self._engine = EngineProcess()
+        self._engine = EngineProcess(self._engine_module)
         serving = asyncio.create_task(self._http.serve(sockets=[listener]))
         try:
             self._warn(listener)

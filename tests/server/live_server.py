@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ class LiveServer:
         max_queued_tokens = options.get("max_num_queued_tokens")
         self.config = ServerConfig(engine.config, port=0, **options)
         self.url = ""
+        # One for all: each new one would read the system's certificates.
+        self._client = httpx.Client(timeout=60)
         self.front: Frontend
         self.loop: asyncio.AbstractEventLoop
         self._http: HttpListener
@@ -98,6 +101,7 @@ class LiveServer:
     def __exit__(self, *_: object) -> None:
         self.engine.may_step.set()
         self.engine.pause_s = 0
+        self._client.close()
         self._http.should_exit = True
         self._front_thread.join(20)
         self._engine_thread.join(20)
@@ -139,7 +143,7 @@ class LiveServer:
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         """POST JSON."""
-        return httpx.post(self.url + path, json=body, timeout=60, **options)
+        return self._client.post(self.url + path, json=body, **options)
 
     def complete(self, prompt: Any = "once upon", **fields: Any) -> httpx.Response:
         """POST /v1/completions."""
@@ -152,7 +156,7 @@ class LiveServer:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """GET."""
-        return httpx.get(self.url + path, timeout=60, **options)
+        return self._client.get(self.url + path, **options)
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples with these labels."""
@@ -169,19 +173,24 @@ class LiveServer:
         """Pretend that the server is in this state."""
         self.front.status = status
 
-    def connect(self) -> socket.socket:
-        """A raw connection."""
+    def connect(self, receive_bytes: int | None = None) -> socket.socket:
+        """A raw connection; its receive buffer can be made small."""
         host, port = self.url.removeprefix("http://").split(":")
-        return socket.create_connection((host, int(port)), timeout=30)
+        connection = socket.socket()
+        connection.settimeout(30)
+        if receive_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.connect((host, int(port)))
+        return connection
 
-    def send_raw(self, path: str, body: Any) -> socket.socket:
+    def send_raw(self, path: str, body: Any, receive_bytes: int | None = None) -> socket.socket:
         """POST JSON on a raw connection, and leave it open."""
         data = json.dumps(body).encode()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(data)}\r\n\r\n"
         )
-        connection = self.connect()
+        connection = self.connect(receive_bytes)
         connection.sendall(head.encode() + data)
         return connection
 
@@ -205,10 +214,11 @@ def make_engine(folder: Path, **options: Any) -> TestEngine:
     return TestEngine(EngineConfig(folder, **{**given, **options}))
 
 
+@contextmanager
 def served(
     folder: Path, options: dict[str, Any] | None = None, **engine: Any
 ) -> Iterator[LiveServer]:
-    """Fixture body: a server for as long as its scope lasts."""
+    """A server for as long as the block lasts."""
     with LiveServer(make_engine(folder, **engine), **(options or {})) as server:
         yield server
 

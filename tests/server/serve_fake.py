@@ -1,0 +1,24 @@
+"""`runtime serve` before the fake engine: the port is any free one, the timeout the argument."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from runtime.config import EngineConfig
+from runtime.errors import EngineError
+from runtime.server.config import ServerConfig
+from runtime.server.serve import serve
+
+if __name__ == "__main__":
+    config = ServerConfig(
+        EngineConfig(Path("none"), skip_tokenizer=True),
+        ("fake",),
+        port=0,
+        shutdown_timeout_s=float(sys.argv[1]),
+    )
+    try:
+        sys.exit(serve(config, engine_module="fake_engine"))
+    except EngineError as error:
+        print(f"runtime: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
