@@ -1,6 +1,6 @@
 """Tuned kernels by problem: all that an engine needs to see of this package.
 
-A lookup goes through tiers, each logged once with its reason; a bad results file costs the tuning,
+A lookup goes through tiers and says which one served, and why; a bad results file costs the tuning,
 never the start. Everything is resolved when a kernel is bound, so launching looks up nothing.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.arch import GPUS, GpuArch, lookup
-from autotune.errors import CorruptResultError
+from autotune.errors import AutotuneError, CorruptResultError
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.spec import KernelSpec
 from autotune.paths import cache_dir, results_dirs, templates_dir
@@ -24,6 +24,21 @@ from autotune.records import Provenance, Selection
 from autotune.render import TemplateFolder, import_file
 from autotune.results import ResultsStore
 from autotune.space import Config
+
+__all__ = [
+    "AutotuneError",
+    "BlockSizeTimes",
+    "BoundKernel",
+    "Config",
+    "KernelSpec",
+    "Problem",
+    "Provenance",
+    "Resolved",
+    "Selection",
+    "Tier",
+    "TunedKernels",
+    "kernel_spec",
+]
 
 _log = logging.getLogger("autotune.registry")
 
@@ -59,6 +74,15 @@ class BoundKernel:
     resolved: Resolved
     launch: Callable[..., Any]
     """The template's host function; its signature stands in the template."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSizeTimes:
+    """What one attention kernel takes with each KV block size."""
+
+    provenance: Provenance
+    mean_us: Mapping[int, float]
+    """Geometric mean over the points that all of them have."""
 
 
 class TunedKernels:
@@ -112,6 +136,7 @@ class TunedKernels:
 
         Raises:
             UnknownChoiceError: no such kernel.
+            UsageError: no configuration at all is legal for it on this GPU.
         """
         spec = load_kernel(kernel)
         space = spec.space(problem, self.arch)
@@ -133,33 +158,59 @@ class TunedKernels:
             sizes = ",".join(f"{name}={size}" for name, size in selection.nearest.items())
             source = f"{selection.provenance} on {gpu} at {sizes} (tier {tier})"
             resolved = Resolved(kernel, problem, selection.config, tier, selection, source)
-        _log.info("%s %s: %s", kernel, problem.label(), resolved.source)
+        _log.debug("%s %s: %s", kernel, problem.label(), resolved.source)
         return resolved
 
     def bind(self, kernel: str, problem: Problem) -> BoundKernel:
-        """Resolve, render and import a kernel; imports triton and torch.
+        """Resolve, render and import a kernel.
 
         Raises:
-            UnknownChoiceError: no such kernel.
-            RenderError: the template does not render or import.
+            UnknownChoiceError, UsageError: as `resolve`.
+            RenderError, StorageError: as `bind_resolved`.
         """
-        resolved = self.resolve(kernel, problem)
-        rendered = self._templates.render(load_kernel(kernel), problem, resolved.config)
+        return self.bind_resolved(self.resolve(kernel, problem))
+
+    def bind_resolved(self, resolved: Resolved) -> BoundKernel:
+        """Render and import a kernel that was resolved before; imports triton and torch.
+
+        Raises:
+            RenderError: the template does not render or import.
+            StorageError: the cache cannot be written.
+        """
+        spec = load_kernel(resolved.kernel)
+        rendered = self._templates.render(spec, resolved.problem, resolved.config)
         module = import_file(rendered.write(self._cache))
         return BoundKernel(resolved, module.launch)
 
-    def block_sizes(self, kernel: str, exact: Mapping[str, Any]) -> dict[int, float]:
-        """Geometric mean time per tuned KV block size, for the other exact axes given; us."""
-        times: dict[int, list[float]] = {}
-        for gpu, selection in self._selections[kernel]:
-            rest = {name: v for name, v in selection.exact.items() if name != "block_size"}
-            wanted = {name: v for name, v in exact.items() if name != "block_size"}
-            if gpu == self.arch.name and rest == wanted and selection.time_us:
-                times.setdefault(int(selection.exact["block_size"]), []).append(selection.time_us)
-        return {
-            size: math.exp(sum(map(math.log, values)) / len(values))
-            for size, values in sorted(times.items())
+    def block_sizes(self, kernel: str, exact: Mapping[str, Any]) -> BlockSizeTimes | None:
+        """Compare the KV block sizes tuned on this GPU, for the other exact axes given.
+
+        Measured times are not compared with predicted ones: where there are any, block sizes
+        without are left out. None if nothing was tuned, or at no common point.
+        """
+        wanted = {name: value for name, value in exact.items() if name != "block_size"}
+        found = [
+            selection
+            for gpu, selection in self._selections[kernel]
+            if gpu == self.arch.name
+            and selection.time_us is not None
+            and {k: v for k, v in selection.exact.items() if k != "block_size"} == wanted
+        ]
+        best = min((s.provenance for s in found), key=list(Provenance).index, default=None)
+        times: dict[int, dict[tuple[int, ...], float]] = {}
+        for selection in found:
+            if selection.provenance is best and selection.time_us is not None:
+                point = tuple(selection.nearest.values())
+                of_size = times.setdefault(int(selection.exact["block_size"]), {})
+                of_size.setdefault(point, selection.time_us)
+        common = set.intersection(*map(set, times.values())) if times else set()
+        if best is None or not common:
+            return None
+        means = {
+            size: math.exp(sum(math.log(of_size[point]) for point in common) / len(common))
+            for size, of_size in sorted(times.items())
         }
+        return BlockSizeTimes(best, means)
 
     def _tier(self, problem: Problem, gpu: str, selection: Selection) -> Tier:
         if selection.provenance is not Provenance.MEASURED:

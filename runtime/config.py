@@ -25,9 +25,12 @@ class EngineConfig:
     model_impl: str = "auto"
     """Whose code computes the model: native is ours, transformers is that library's with our paged
     attention; auto is native where there is one."""
-    device: str = "cpu"
-    ops: str = "torch"
-    """Operation set that the model runs on."""
+    device: str = "auto"
+    """PyTorch's name; auto is "cuda" where there is a GPU and the operations run on it."""
+    ops: str = "auto"
+    """Operation set that the model runs on; auto is triton on GPUs, torch elsewhere."""
+    results: Path | None = None
+    """Folder of tuned kernels in place of own and shipped ones."""
     block_size: int | None = None
     """Tokens per KV block; None for the operation set's choice."""
     kv_cache_bytes: int = 1 << 30
@@ -68,6 +71,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", Path(self.model))
+        if self.results is not None:
+            object.__setattr__(self, "results", Path(self.results))
         if self.dtype not in DTYPE_NAMES:
             raise InvalidParameterError("dtype", self.dtype, f"one of {', '.join(DTYPE_NAMES)}")
         if self.model_impl not in MODEL_IMPLS:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import replace
 
-import torch
-
 from runtime.batch import ScheduledBatch
 from runtime.beam_state import BeamState
 from runtime.calibration import measure_preemption_cost
 from runtime.config import EngineConfig
+from runtime.engine_plan import plan_engine
 from runtime.errors import InvalidParameterError
+from runtime.explain import explain, lines
 from runtime.graphs import default_capture_sizes, make_graph_device
 from runtime.kv_cache import KVCache
-from runtime.loader import DTYPES, load_model, make_ops
-from runtime.memory import plan_memory
-from runtime.model_config import load_model_config
+from runtime.loader import load_model
 from runtime.model_runner import Model, ModelRunner, StepInFlight
+from runtime.ops.base import OperationSet
 from runtime.outputs import RequestOutput
 from runtime.request_guard import RequestGuard
 from runtime.request_state import RequestState
@@ -29,8 +29,10 @@ from runtime.scheduler import Scheduler
 from runtime.scheduler_config import SchedulerConfig
 from runtime.sequence import FinishReason, Request
 from runtime.step_inputs import StepInputs
-from runtime.stream import Stream, make_stream
+from runtime.stream import Stream
 from runtime.tokenizer import Tokenizer
+
+_log = logging.getLogger("runtime.engine")
 
 _CALIBRATION_TOKENS = 256
 _CALIBRATION_TOKENS_ON_CPU = 16
@@ -46,57 +48,57 @@ class LLMEngine:
             ...
     """
 
-    def __init__(self, config: EngineConfig, *, model: Model | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig, *, model: Model | None = None, ops: OperationSet | None = None
+    ) -> None:
         """Load the model and allocate the KV cache.
 
         Args:
             config: how to set it up.
             model: one already in memory, of the same folder, dtype, operations and length.
+            ops: the operations that `model` runs on.
 
         Raises:
             ModelError: the model's folder cannot be served.
             InvalidParameterError: a limit is off.
+            DeviceError: the operations cannot run here.
         """
         self.config = config
-        self.model_config = sizes = load_model_config(config.model, config.model_impl)
-        device = torch.device(config.device)
-        ops = make_ops(config.ops)
-        is_auto = config.dtype == "auto"
-        dtype = DTYPES[ops.auto_dtype(sizes.dtype) if is_auto else config.dtype]
-        block_size = config.block_size or ops.default_block_size
-        stream = make_stream(device)
-        limits = plan_memory(
-            config, sizes, block_size, dtype.itemsize, is_asynchronous=stream.is_asynchronous
-        )
+        self.plan = plan = plan_engine(config, ops=ops)
+        self.model_config = sizes = plan.model
+        for line in lines(explain(plan)):
+            _log.info("%s", line)
+        limits = plan.limits
         self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)
         if model is None:
-            model = load_model(config.model, sizes, ops, dtype, device, limits.max_model_len)
+            model = load_model(
+                config.model, sizes, plan.ops, plan.dtype, plan.device, limits.max_model_len
+            )
         cache = KVCache(
             sizes.num_layers,
             limits.num_blocks,
             limits.num_host_blocks,
-            block_size,
+            limits.block_size,
             sizes.num_kv_heads,
             sizes.head_dim,
-            dtype,
-            device,
+            plan.dtype,
+            plan.device,
         )
+        plan.ops.start(cache)
         # transformers' code may read values back in a step, which no graph can hold.
-        may_capture = (
-            ops.needs_tables and not config.enforce_eager and self.model_config.impl == "native"
-        )
+        may_capture = plan.ops.can_capture and not config.enforce_eager and sizes.impl == "native"
         self.runner = ModelRunner(
             model,
             cache,
             Sampler(config.seed),
-            StepInputs(limits, stream, with_tables=ops.needs_tables),
-            graph_device=make_graph_device(device) if may_capture else None,
+            StepInputs(limits, plan.stream, with_tables=plan.ops.needs_tables),
+            graph_device=make_graph_device(plan.device) if may_capture else None,
             capture_sizes=config.cudagraph_capture_sizes
             or default_capture_sizes(limits.max_num_seqs),
         )
-        self.dtype = dtype
+        self.dtype = plan.dtype
         if config.preemption_mode == "auto" and limits.num_host_blocks:
-            limits = self._calibrate(limits, stream)
+            limits = self._calibrate(limits, plan.stream)
         cache.clear_trash()
         self.scheduler = Scheduler(limits)
         self._states: dict[str, RequestState | BeamState] = {}

@@ -18,6 +18,8 @@
     - WeightError                    a tensor is missing, left over, or of another shape
     - ChatTemplateError              messages are given, and there is no sound chat template
     - TokenizerError                 text is asked for, and the folder has no tokenizer
+  x DeviceError                    the operations that were chosen cannot run on this machine
+  x KernelError                    tuned kernels cannot be read, rendered or bound at all
 """
 
 from __future__ import annotations
@@ -155,3 +157,15 @@ class ChatTemplateError(ModelError):
 
 class TokenizerError(ModelError):
     """Text is asked for, and the model's folder has no tokenizer that can be read."""
+
+
+class DeviceError(EngineError):
+    """The operation set that was chosen cannot run here: no such GPU, or no interpreter."""
+
+    exit_code = 3
+
+
+class KernelError(EngineError):
+    """Tuned kernels cannot be had at all: the folder for generated code is unusable, say."""
+
+    exit_code = 1

@@ -15,6 +15,7 @@ from runtime.model_sizes import ModelSizes
 from runtime.models import FAMILIES
 from runtime.ops import OPERATION_SETS
 from runtime.ops.base import OperationSet
+from runtime.ops.request import OpsRequest
 from runtime.weights import Weights
 
 DTYPES: dict[str, Any] = {
@@ -48,14 +49,16 @@ def load_model(
         return family.build(config, Weights(checkpoint, dtype, device), ops, max_len)
 
 
-def make_ops(name: str) -> OperationSet:
-    """Import an operation set.
+def make_ops(name: str, request: OpsRequest) -> OperationSet:
+    """Import an operation set, and make it for a model and a device.
 
     Raises:
         InvalidParameterError: there is none of this name; lists those that exist.
+        DeviceError: it cannot run here.
+        KernelError: its kernels cannot be had.
     """
     if name not in OPERATION_SETS:
         raise InvalidParameterError("ops", name, f"one of {', '.join(OPERATION_SETS)}")
     module, _, attribute = OPERATION_SETS[name].partition(":")
-    ops: OperationSet = getattr(importlib.import_module(module), attribute)()
+    ops: OperationSet = getattr(importlib.import_module(module), attribute)(request)
     return ops

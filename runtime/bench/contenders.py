@@ -27,10 +27,10 @@ Run = Callable[[Workload, int], None]
 def prepare_engine(folder: Path, dtype: str, max_len: int) -> Run:
     """Load the engine; every run starts with an empty prefix cache."""
     config = EngineConfig(folder, dtype=dtype, max_model_len=max_len, skip_tokenizer=True)
-    model = LLMEngine(config).runner.model
+    first = LLMEngine(config)
 
     def run(workload: Workload, batch_size: int) -> None:
-        serve(LLMEngine(config, model=model), workload)
+        serve(LLMEngine(config, model=first.runner.model, ops=first.plan.ops), workload)
 
     return run
 

@@ -19,7 +19,15 @@ _BLOCK_SIZE = 8
 class EngineBench:
     """Loads the weights once; every scenario gets a fresh scheduler and KV cache."""
 
-    def __init__(self, folder: Path, dtype: str, max_len: int, model_impl: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str,
+        max_len: int,
+        model_impl: str = "auto",
+        ops: str = "auto",
+        results: Path | None = None,
+    ) -> None:
         self._config = EngineConfig(
             folder,
             dtype=dtype,
@@ -27,6 +35,8 @@ class EngineBench:
             max_model_len=max_len,
             max_num_seqs=32,
             skip_tokenizer=True,
+            ops=ops,
+            results=results,
         )
         self._first = LLMEngine(self._config)
 
@@ -38,7 +48,8 @@ class EngineBench:
             # One sequence fits, two that are nearly as long do not.
             num_blocks = 2 - (-config.max_model_len // _BLOCK_SIZE)
             config = replace(config, block_size=_BLOCK_SIZE, num_blocks=num_blocks)
-        return LLMEngine(config, model=self._first.runner.model)
+        first = self._first
+        return LLMEngine(config, model=first.runner.model, ops=first.plan.ops)
 
 
 def run_all(

@@ -69,7 +69,8 @@ def handle(options: argparse.Namespace) -> int:
     from runtime.bench.make_model import make_model
     from runtime.bench.report import print_report, summarise
     from runtime.bench.turns import Setup, take_turns
-    from runtime.loader import make_ops
+    from runtime.config import EngineConfig
+    from runtime.engine_plan import plan_engine
     from runtime.model_config import load_model_config
     from runtime.threads import default_threads
 
@@ -86,7 +87,7 @@ def handle(options: argparse.Namespace) -> int:
         )
     dtype = options.dtype
     if dtype == "auto":
-        dtype = make_ops("torch").auto_dtype(config.dtype)
+        dtype = plan_engine(EngineConfig(options.model)).dtype_name
     names = ("engine", *options.against)
     rounds = options.rounds or (_ROUNDS_AGAINST if options.against else 1)
     setup = Setup(options.model, dtype, options.threads or default_threads(), workload.max_len)

@@ -15,10 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runtime.cli.engine_options import add_model_impl, note_impl
+from runtime.cli.engine_options import (
+    add_model_impl,
+    add_ops_arguments,
+    note_impl,
+    prepare_process,
+)
 from runtime.errors import InvalidParameterError
 
 if TYPE_CHECKING:
+    from runtime.check.engine_bench import EngineBench
     from runtime.check.outcome import Outcome
     from runtime.model_sizes import ModelSizes
 
@@ -26,6 +32,7 @@ EXAMPLES = """examples:
   runtime check path/to/model                  fp32: the same tokens in every scenario
   runtime check path/to/model --dtype bf16     log-probabilities along Hugging Face's tokens
   runtime check path/to/model --prompts 12 --max-tokens 200 --json
+  runtime check path/to/model --ops interpreter --prompts 2 --max-tokens 4
 
 exit code: 0 all equal, 1 a mismatch (the first position is named), 2 usage"""
 
@@ -44,10 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=64, help="per prompt (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts (default 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_ops_arguments(parser.add_argument_group("engine"))
 
 
 def handle(options: argparse.Namespace) -> int:
     """Compare, print a table, return 1 on any mismatch."""
+    prepare_process(options.ops)
     for name in ("prompts", "max_tokens"):
         if getattr(options, name) < 1:
             raise InvalidParameterError(name, getattr(options, name), "at least 1")
@@ -84,7 +93,6 @@ def _checks(
 ) -> Iterator[Outcome]:
     from transformers.utils import logging
 
-    from runtime.check.engine_bench import EngineBench
     from runtime.check.exact import check_exact
     from runtime.check.forced import check_forced, check_free
     from runtime.check.reference import Reference
@@ -96,16 +104,24 @@ def _checks(
     del reference
     max_len = max(map(len, prompts)) + options.max_tokens
     if options.dtype == "fp32":
-        bench = EngineBench(options.model, "fp32", max_len, options.model_impl)
+        bench = _bench(options, max_len)
         yield from check_exact(bench, runs, options.max_tokens)
         return
     wide = Reference(options.model, "fp32", sorted(config.eos_token_ids))
     exact = [wide.score(run) for run in runs]
     del wide
-    bench = EngineBench(options.model, options.dtype, max_len, options.model_impl)
+    bench = _bench(options, max_len)
     together = next(scenario for scenario in SCENARIOS if scenario.name == "all at once")
     yield check_forced(bench.engine(together), runs, exact)
     yield check_free(bench.engine(together), runs, exact, options.max_tokens)
+
+
+def _bench(options: argparse.Namespace, max_len: int) -> EngineBench:
+    from runtime.check.engine_bench import EngineBench
+
+    return EngineBench(
+        options.model, options.dtype, max_len, options.model_impl, options.ops, options.results
+    )
 
 
 def _print(options: argparse.Namespace, outcomes: list[Outcome]) -> None:

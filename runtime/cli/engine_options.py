@@ -8,7 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime import interpreter
 from runtime.config import DTYPE_NAMES, MODEL_IMPLS, EngineConfig
+from runtime.ops import OPERATION_SETS
 
 if TYPE_CHECKING:
     from runtime.model_sizes import ModelSizes
@@ -23,7 +25,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--dtype", choices=DTYPE_NAMES, default=default["dtype"])
     add_model_impl(group)
-    group.add_argument("--block-size", type=int, help="tokens per KV block")
+    add_ops_arguments(group)
+    group.add_argument(
+        "--block-size", type=_block_size, help="tokens per KV block; default auto: the best tuned"
+    )
     group.add_argument("--num-blocks", type=int, help="KV blocks, in place of --kv-cache-gib")
     group.add_argument(
         "--kv-cache-gib", type=float, help="most that the KV cache may take (default 1)"
@@ -53,6 +58,29 @@ def note_impl(model: ModelSizes) -> None:
         )
 
 
+def add_ops_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare what the model runs on."""
+    group.add_argument(
+        "--ops",
+        choices=("auto", *OPERATION_SETS),
+        default="auto",
+        help="default auto: triton on GPUs, torch elsewhere; interpreter: Triton's, on the CPU",
+    )
+    group.add_argument(
+        "--results", type=Path, metavar="DIR", help="tuned kernels, in place of own and shipped"
+    )
+
+
+def prepare_process(ops: str) -> None:
+    """Do what has to be done before anything is loaded that imports triton.
+
+    Raises:
+        DeviceError: it has been imported already, to compile.
+    """
+    if ops == "interpreter":
+        interpreter.choose()
+
+
 def engine_config(options: argparse.Namespace) -> EngineConfig:
     """Make the engine's configuration of the parsed options."""
     sizes: dict[str, Any] = {}
@@ -64,6 +92,8 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         options.model,
         dtype=options.dtype,
         model_impl=options.model_impl,
+        ops=options.ops,
+        results=options.results,
         block_size=options.block_size,
         num_blocks=options.num_blocks,
         max_num_seqs=options.max_num_seqs,
@@ -73,3 +103,12 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         enable_prefix_caching=not options.no_prefix_caching,
         **sizes,
     )
+
+
+def _block_size(word: str) -> int | None:
+    if word == "auto":
+        return None
+    try:
+        return int(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither auto nor a number") from error

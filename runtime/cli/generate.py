@@ -9,7 +9,13 @@ import sys
 from dataclasses import fields
 from typing import Any
 
-from runtime.cli.engine_options import add_engine_arguments, engine_config, note_impl
+from runtime.cli.engine_options import (
+    add_engine_arguments,
+    engine_config,
+    note_impl,
+    prepare_process,
+)
+from runtime.cli.explanation import add_explain_arguments, print_explanation
 from runtime.errors import InvalidParameterError
 from runtime.outputs import RequestOutput
 from runtime.sampling_params import BeamSearchParams, SamplingParams
@@ -20,7 +26,9 @@ EXAMPLES = """examples:
   runtime generate path/to/model --prompt "A" --prompt "B" --max-tokens 50 --json
   runtime generate path/to/model --prompt "Dear" --temperature 0.8 --top-p 0.95 --seed 1 --n 3
   runtime generate path/to/model --prompt "Dear" --beam-width 4
-  runtime generate path/to/model --prompt-ids 1,15043,3186"""
+  runtime generate path/to/model --prompt-ids 1,15043,3186
+  runtime generate path/to/model --explain                what it would run on, and why
+  runtime generate path/to/model --explain --gpu h100     the same for a GPU that is not here"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ignore-eos", action="store_true")
     group.add_argument("--beam-width", type=int, help="search with so many beams, not sampling")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_explain_arguments(parser)
     add_engine_arguments(parser)
 
 
 def handle(options: argparse.Namespace) -> int:
     """Generate, and print the continuations."""
+    prepare_process(options.ops)
+    if options.explain:
+        return print_explanation(engine_config(options), options.gpu, as_json=options.json)
+    if options.gpu is not None:
+        raise InvalidParameterError("gpu", options.gpu, "given with --explain only")
     if not (options.prompt or options.chat or options.prompt_ids):
         raise InvalidParameterError("prompt", [], "given at least once, or --chat, or --prompt-ids")
     params = SamplingParams(

@@ -87,7 +87,7 @@ def _run_paged(
 ) -> Iterator[tuple[list[tuple[int, int]], torch.Tensor]]:
     """Yield per step its rows as (text, place), and their logits [num_tokens, vocab_size]."""
     texts = _texts(config)
-    block_size = ops.default_block_size
+    block_size = ops.block_size
     longest = max(total for _, total in _LENGTHS)
     num_blocks = 1 + len(_LENGTHS) * -(-longest // block_size)
     limits = SchedulerConfig(

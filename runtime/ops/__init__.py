@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 OPERATION_SETS: Mapping[str, str] = {
-    "torch": "runtime.ops.torch_ops:TorchOps",
+    "torch": "runtime.ops.torch_ops:make",
+    "triton": "runtime.ops.triton_ops:make",
+    "interpreter": "runtime.ops.interpreter_ops:make",
 }
-"""Name -> class, for `EngineConfig.ops`."""
+"""Name -> function of an `OpsRequest`, for `EngineConfig.ops`."""

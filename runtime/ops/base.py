@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 import torch
 
-from runtime.kv_cache import LayerKV
+from runtime.kernel_row import OpsReport
+from runtime.kv_cache import KVCache, LayerKV
 from runtime.model_input import ModelInput
+from runtime.ops.limits import StepLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,24 @@ class AttentionSpec:
         """Query heads that share a KV head."""
         return self.num_heads // self.num_kv_heads
 
+    @property
+    def words(self) -> str:
+        """For people: heads, and what is out of the ordinary."""
+        parts = [f"{self.num_heads}/{self.num_kv_heads} heads of {self.head_dim}"]
+        if self.window is not None:
+            parts.append(f"window {self.window}")
+        if self.softcap is not None:
+            parts.append(f"cap {self.softcap:g}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSizeChoice:
+    """Tokens per KV block, and why."""
+
+    size: int
+    reason: str
+
 
 class Linear(Protocol):
     """A linear layer with its weights prepared: [num_tokens, k] -> [num_tokens, n]."""
@@ -41,13 +61,37 @@ class OperationSet(Protocol):
     """Operations that models are made of; each set runs on one kind of device."""
 
     name: str
-    default_block_size: int
-    """Tokens per KV block where the caller has no wish."""
+    block_size: int
+    """Tokens per KV block, as resolved last."""
     needs_tables: bool
     """Whether `plan` reads `ModelInput.tables`."""
 
     def auto_dtype(self, checkpoint: str) -> str:
         """Return the type to compute a checkpoint of this type in, if the caller has no wish."""
+        ...
+
+    def choose_block_size(self, dtype: str, max_model_len: int) -> BlockSizeChoice:
+        """Choose where the caller has no wish."""
+        ...
+
+    def resolve(self, dtype: str, block_size: int, limits: StepLimits) -> None:
+        """Settle what runs the model's operations; called before weights are loaded.
+
+        Engines that share a model call it once each; dtype and max_model_len are then the same.
+        """
+        ...
+
+    def start(self, cache: KVCache) -> None:
+        """Import kernels and run each once, so that no step waits for a compiler."""
+        ...
+
+    @property
+    def can_capture(self) -> bool:
+        """Whether a step of decodes is free of host syncs, and may become a CUDA graph."""
+        ...
+
+    def report(self) -> OpsReport:
+        """Say what runs the operations, once they are resolved."""
         ...
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:

@@ -40,7 +40,8 @@ class AttentionPlan:
         assert tables is not None, "the step was built without tables"
         size = self.step.block_size
         rows = zip(tables.block_table.tolist(), self.step.context_lens, strict=True)
-        return tuple(_place(row[: -(-length // size)]) for row, length in rows)
+        device = tables.block_table.device
+        return tuple(_place(row[: -(-length // size)], device) for row, length in rows)
 
     def context(self, kv: LayerKV, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a sequence, each [context_len, num_kv_heads, head_dim].
@@ -67,11 +68,11 @@ class AttentionPlan:
         return key, value
 
 
-def _place(table: list[int]) -> slice | torch.Tensor:
+def _place(table: list[int], device: torch.device) -> slice | torch.Tensor:
     first = table[0]
     if table == list(range(first, first + len(table))):
         return slice(first, first + len(table))
-    return torch.tensor(table)
+    return torch.tensor(table, device=device)
 
 
 def attend(

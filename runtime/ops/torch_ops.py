@@ -8,9 +8,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
-from runtime.kv_cache import LayerKV
+from runtime.kernel_row import TORCH, KernelRow, OpsReport
+from runtime.kv_cache import KVCache, LayerKV
 from runtime.model_input import ModelInput
-from runtime.ops.base import AttentionSpec, Linear
+from runtime.ops.base import AttentionSpec, BlockSizeChoice, Linear
+from runtime.ops.limits import StepLimits
+from runtime.ops.request import OpsRequest
 from runtime.ops.torch_attention import AttentionPlan, attend
 from runtime.ops.torch_library import CpuKernels
 from runtime.ops.torch_linear import native_dtypes, prepare_linear, uses_kernels
@@ -27,15 +30,33 @@ class TorchOps:
     """Picks per type: kernels where there are some for it, PyTorch's operations otherwise."""
 
     name = "torch"
-    default_block_size = 32
+    block_size = 32
     needs_tables = True
+    can_capture = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, use_kernels: bool = True) -> None:
+        """Use C kernels, or not: for tensors of another device than the CPU."""
         self._kernels: dict[torch.dtype, CpuKernels | None] = {}
+        self._use_kernels = use_kernels
 
     def auto_dtype(self, checkpoint: str) -> str:
         """Take the checkpoint's type where the CPU has it, else fp32."""
         return checkpoint if checkpoint in native_dtypes() else "fp32"
+
+    def choose_block_size(self, dtype: str, max_model_len: int) -> BlockSizeChoice:
+        """Thirty-two everywhere."""
+        return BlockSizeChoice(TorchOps.block_size, "the torch operations' own default")
+
+    def resolve(self, dtype: str, block_size: int, limits: StepLimits) -> None:
+        """Nothing else is to be settled."""
+        self.block_size = block_size
+
+    def start(self, cache: KVCache) -> None:
+        """Nothing is to be imported."""
+
+    def report(self) -> OpsReport:
+        """Torch for everything."""
+        return OpsReport(None, None, (KernelRow("everything", "all", TORCH),))
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         """Prepare x W^T + b."""
@@ -116,8 +137,13 @@ class TorchOps:
 
     def _kernels_of(self, dtype: torch.dtype) -> CpuKernels | None:
         if dtype not in self._kernels:
-            self._kernels[dtype] = CpuKernels.load(dtype)
+            self._kernels[dtype] = CpuKernels.load(dtype) if self._use_kernels else None
         return self._kernels[dtype]
+
+
+def make(request: OpsRequest) -> TorchOps:
+    """Make the set for a device."""
+    return TorchOps(use_kernels=request.device.type == "cpu")
 
 
 def _rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 
 from runtime.model_input import ModelInput
+from runtime.ops.request import OpsRequest
 from runtime.ops.torch_attention import AttentionPlan
 from runtime.ops.torch_ops import TorchOps
 
@@ -17,6 +18,7 @@ class TableOps(TorchOps):
 
     name = "tables"
     needs_tables = True
+    can_capture = True
 
     def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> AttentionPlan:
         tables = step.tables
@@ -33,3 +35,7 @@ class TableOps(TorchOps):
             query_lens=tuple(b - a for a, b in pairwise(starts)),
         )
         return super().plan(seen, rope_table)
+
+
+def make(request: OpsRequest) -> TableOps:
+    return TableOps()

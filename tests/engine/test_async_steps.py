@@ -13,7 +13,7 @@ from late_stream import LateStream
 from tiny_models import make_prompts, save_model
 from tiny_tokenizer import save_tokenizer
 
-import runtime.engine
+import runtime.engine_plan
 from runtime.batch import ScheduledBatch
 from runtime.config import EngineConfig
 from runtime.engine import LLMEngine
@@ -84,7 +84,7 @@ def make_engine(
         chosen = {"num_blocks": 64, "block_size": 8, "max_num_seqs": 8, **options}
         with monkeypatch.context() as patch:
             if late:
-                patch.setattr(runtime.engine, "make_stream", lambda device: LateStream())
+                patch.setattr(runtime.engine_plan, "make_stream", lambda device: LateStream())
             return LLMEngine(EngineConfig(folder, **chosen), model=model)
 
     return make

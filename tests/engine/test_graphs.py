@@ -12,6 +12,7 @@ from late_stream import LateStream
 from tiny_models import make_prompts, save_model
 
 import runtime.engine
+import runtime.engine_plan
 from runtime.batch import ScheduledBatch
 from runtime.config import EngineConfig
 from runtime.engine import LLMEngine
@@ -76,7 +77,7 @@ MakeEngine = Callable[..., LLMEngine]
 @pytest.fixture
 def make_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MakeEngine:
     monkeypatch.setattr(
-        "runtime.loader.OPERATION_SETS", {**OPERATION_SETS, "tables": "table_ops:TableOps"}
+        "runtime.loader.OPERATION_SETS", {**OPERATION_SETS, "tables": "table_ops:make"}
     )
     models: dict[str, Model] = {}
 
@@ -94,7 +95,7 @@ def make_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MakeEngine:
         with monkeypatch.context() as patch:
             patch.setattr(runtime.engine, "make_graph_device", lambda _: device)
             if late:
-                patch.setattr(runtime.engine, "make_stream", lambda _: LateStream())
+                patch.setattr(runtime.engine_plan, "make_stream", lambda _: LateStream())
             engine = LLMEngine(EngineConfig(folder, **chosen), model=models.get(chosen["ops"]))
         models[chosen["ops"]] = engine.runner.model
         return engine

@@ -15,6 +15,8 @@ from runtime.checkpoint import Checkpoint
 from runtime.errors import CheckpointError, InvalidParameterError, WeightError
 from runtime.llm import LLM
 from runtime.loader import make_ops
+from runtime.model_config import load_model_config
+from runtime.ops.request import Demands, OpsRequest
 from runtime.sampling_params import SamplingParams
 
 GetReference = Callable[[str], Reference]
@@ -142,6 +144,7 @@ def test_checkpoint_reads_lazily(folder: Path) -> None:
         assert len(list(checkpoint)) == 3 + 2 * 9
 
 
-def test_unknown_operation_set() -> None:
+def test_unknown_operation_set(folder: Path) -> None:
+    request = OpsRequest(Demands.of(load_model_config(folder)), torch.device("cpu"))
     with pytest.raises(InvalidParameterError, match="one of torch"):
-        make_ops("tpu")
+        make_ops("tpu", request)

@@ -176,7 +176,7 @@ def test_legality_is_checked_again_on_this_gpu(
 
 
 def test_every_choice_is_logged(folders: Folders, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         TunedKernels.load("a100").resolve(KERNEL, CELL)
     assert "tier default" in caplog.text
     assert CELL.label("exact") in caplog.text
@@ -192,19 +192,45 @@ def test_binding_renders_and_imports(folders: Folders) -> None:
     assert str(some_config(CELL, 3)) in source.read_text()
 
 
+def save_times(
+    folder: Path, block_size: int, times: Sequence[float], provenance: Provenance = MEASURED
+) -> None:
+    """One cell, at batches of 1, 2, ..."""
+    cell = DecodeProblem(block_size=block_size)
+    points = (cell.at(num_seqs=number + 1) for number in range(len(times)))
+    made = [
+        make_selection(point, time_us=time_us, provenance=provenance)
+        for point, time_us in zip(points, times, strict=True)
+    ]
+    save(folder, cell, made)
+
+
 def test_block_sizes_and_their_times(folders: Folders) -> None:
-    for block_size, times in ((16, (100.0, 400.0)), (64, (90.0, 160.0))):
-        cell = DecodeProblem(block_size=block_size)
-        points = (cell.at(num_seqs=number + 1) for number in range(len(times)))
-        save(
-            folders.results,
-            cell,
-            [make_selection(p, time_us=t) for p, t in zip(points, times, strict=True)],
-        )
+    save_times(folders.results, 16, (100.0, 400.0))
+    save_times(folders.results, 64, (90.0, 160.0))
     save(folders.results, CELL, [at(8, 0)], gpu="a100-40gb")
     tuned = TunedKernels.load("a100")
-    assert tuned.block_sizes(KERNEL, CELL.exact_axes()) == pytest.approx({16: 200.0, 64: 120.0})
-    assert tuned.block_sizes(KERNEL, DecodeProblem(dtype="fp16").exact_axes()) == {}
+    found = tuned.block_sizes(KERNEL, CELL.exact_axes())
+    assert found is not None
+    assert found.provenance is MEASURED
+    assert found.mean_us == pytest.approx({16: 200.0, 64: 120.0})
+    assert tuned.block_sizes(KERNEL, DecodeProblem(dtype="fp16").exact_axes()) is None
+
+
+def test_block_sizes_are_compared_at_common_points(folders: Folders) -> None:
+    save_times(folders.results, 16, (100.0, 400.0, 9000.0))
+    save_times(folders.results, 64, (90.0, 160.0))
+    found = TunedKernels.load("a100").block_sizes(KERNEL, CELL.exact_axes())
+    assert found is not None
+    assert found.mean_us == pytest.approx({16: 200.0, 64: 120.0})
+
+
+def test_measured_block_sizes_are_not_compared_with_predicted_ones(folders: Folders) -> None:
+    save_times(folders.results, 16, (100.0,))
+    save_times(folders.results, 64, (1.0,), PREDICTED)
+    found = TunedKernels.load("a100").block_sizes(KERNEL, CELL.exact_axes())
+    assert found is not None
+    assert (found.provenance, list(found.mean_us)) == (MEASURED, [16])
 
 
 def test_unknown_names_list_the_choices() -> None:

@@ -1,0 +1,106 @@
+"""Everything about an engine that is settled before weights are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from runtime.config import EngineConfig
+from runtime.errors import DeviceError
+from runtime.loader import DTYPES, make_ops
+from runtime.memory import plan_memory
+from runtime.model_config import load_model_config
+from runtime.model_sizes import ModelSizes
+from runtime.ops.base import BlockSizeChoice, OperationSet
+from runtime.ops.limits import StepLimits
+from runtime.ops.request import Demands, OpsRequest
+from runtime.scheduler_config import SchedulerConfig
+from runtime.stream import Stream, make_stream
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """An engine on paper."""
+
+    config: EngineConfig
+    model: ModelSizes
+    device: torch.device
+    ops: OperationSet
+    dtype_name: str
+    block_size: BlockSizeChoice
+    limits: SchedulerConfig
+    stream: Stream
+    """Where the device's work goes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, activations and KV cache."""
+        dtype: torch.dtype = DTYPES[self.dtype_name]
+        return dtype
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Of a KV block, in all layers."""
+        model = self.model
+        numbers = 2 * model.num_layers * model.num_kv_heads * model.head_dim
+        element_bytes: int = self.dtype.itemsize
+        return numbers * self.block_size.size * element_bytes
+
+
+def plan_engine(
+    config: EngineConfig, *, gpu: str | None = None, ops: OperationSet | None = None
+) -> EnginePlan:
+    """Settle device, operations, type, block size and memory; resolves kernels, loads no weights.
+
+    Args:
+        config: what is wanted.
+        gpu: plan for this GPU, which may be absent; such a plan cannot be run.
+        ops: operations that are shared with another engine, over the same model.
+
+    Raises:
+        ModelError: the model's folder cannot be served.
+        InvalidParameterError: a limit is off, or a name is in no table.
+        DeviceError: the operations cannot run here.
+    """
+    model = load_model_config(config.model, config.model_impl)
+    name, device = _choose(config, gpu)
+    if ops is None:
+        demands = Demands.of(model)
+        ops = make_ops(name, OpsRequest(demands, device, config.results, gpu))
+    is_auto = config.dtype == "auto"
+    dtype_name = ops.auto_dtype(model.dtype) if is_auto else config.dtype
+    max_len = config.max_model_len or model.max_position
+    if config.block_size is None:
+        block_size = ops.choose_block_size(dtype_name, max_len)
+    else:
+        block_size = BlockSizeChoice(config.block_size, "as asked")
+    # On paper, a GPU need not be here.
+    stream = make_stream(device if gpu is None else torch.device("cpu"))
+    limits = plan_memory(
+        config,
+        model,
+        block_size.size,
+        DTYPES[dtype_name].itemsize,
+        is_asynchronous=stream.is_asynchronous or gpu is not None,
+    )
+    ops.resolve(dtype_name, block_size.size, StepLimits.of(limits))
+    return EnginePlan(config, model, device, ops, dtype_name, block_size, limits, stream)
+
+
+def _choose(config: EngineConfig, gpu: str | None) -> tuple[str, torch.device]:
+    """Operation set and device where the caller leaves either open."""
+    wants_gpu = config.device == "auto" and torch.cuda.is_available()
+    on_gpu = gpu is not None or wants_gpu or config.device.startswith("cuda")
+    name = config.ops
+    if name == "auto":
+        name = "triton" if on_gpu else "torch"
+    if config.device != "auto":
+        device = torch.device(config.device)
+    else:
+        device = torch.device("cuda" if name == "triton" else "cpu")
+    if name == "triton" and device.type != "cuda":
+        raise DeviceError(f"--ops triton runs on GPUs, not on device {device.type}")
+    if name == "interpreter" and device.type != "cpu":
+        raise DeviceError(f"--ops interpreter runs on CPU tensors, not on device {device.type}")
+    return name, device

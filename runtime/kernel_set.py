@@ -1,0 +1,212 @@
+"""The tuned kernels of an engine: resolved and bound at its start, never looked up in a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.registry import (
+    AutotuneError,
+    Config,
+    Problem,
+    Resolved,
+    Tier,
+    TunedKernels,
+    kernel_spec,
+)
+from runtime.kernel_row import TORCH, KernelRow
+from runtime.kernel_table import KernelTable, Launch, LaunchTable, powers_of_two, tabulate
+from runtime.ops.base import AttentionSpec
+from runtime.ops.limits import StepLimits
+from runtime.ops.request import MlpShape
+
+_log = logging.getLogger("runtime.kernels")
+
+DECODE = "paged_attention_decode"
+PREFILL = "paged_attention_prefill"
+MLP = "fused_mlp"
+_SHORTEST_CONTEXT = 512
+"""Tokens: what kernels are tuned from."""
+_MIXED_CONTEXT = 2048
+"""Tokens in the cache of a sequence whose prompt is computed in short pieces."""
+_FEWEST_QUERIES = 16
+_SMALLEST_HEAD = 9
+"""Head dims are padded to a power of two, and matrix instructions need 16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """An operation that torch does in place of a kernel."""
+
+    operation: str
+    reason: str
+
+    def rows(self) -> tuple[KernelRow, ...]:
+        """Describe it."""
+        return (KernelRow(self.operation, "all", TORCH, reason=self.reason),)
+
+
+Served = KernelTable | Fallback
+
+
+class KernelSet:
+    """Kernels for one model on one GPU, each resolved when it is first asked for, and kept."""
+
+    def __init__(
+        self, tuned: TunedKernels, dtype: str, limits: StepLimits, *, is_stand_in: bool = False
+    ) -> None:
+        """Take selections from `tuned`.
+
+        Args:
+            tuned: for the GPU.
+            dtype: of weights, activations and KV cache: "bf16", "fp16" or "fp32".
+            limits: largest steps.
+            is_stand_in: whether `tuned` is for another GPU of the same compiler target, so that
+                what was measured on it is not exact.
+        """
+        self.served: list[Served] = []
+        """What was asked for, in order."""
+        self._tuned = tuned
+        self._dtype = dtype
+        self._limits = limits
+        self._is_stand_in = is_stand_in
+        self._known: dict[tuple[object, ...], Served] = {}
+        self._imported: dict[tuple[str, str, Config], Launch] = {}
+
+    def decode(self, spec: AttentionSpec, block_size: int) -> Served:
+        """One query token per sequence; sizes are numbers of sequences."""
+        limits = self._limits
+
+        def problem(num_seqs: int) -> Problem:
+            context_len = limits.typical_context(num_seqs, _SHORTEST_CONTEXT)
+            axes = {"num_seqs": num_seqs, "context_len": context_len}
+            return _problem(DECODE, self._axes(spec, block_size) | axes)
+
+        operation = f"decode attention, {spec.words}"
+        sizes = powers_of_two(limits.max_num_seqs)
+        key = (DECODE, spec, block_size)
+        return self._serve(key, operation, "sequences", sizes, problem, _why_not(spec))
+
+    def prefill(self, spec: AttentionSpec, block_size: int) -> Served:
+        """Any number of query tokens per sequence; sizes are their mean."""
+        limits = self._limits
+
+        def problem(query_len: int) -> Problem:
+            context_len = max(query_len, min(limits.max_model_len, _MIXED_CONTEXT))
+            num_seqs = max(1, min(limits.max_num_seqs, limits.max_num_tokens // query_len))
+            axes = {"num_seqs": num_seqs, "query_len": query_len, "context_len": context_len}
+            return _problem(PREFILL, self._axes(spec, block_size) | axes)
+
+        operation = f"prefill attention, {spec.words}"
+        sizes = powers_of_two(limits.max_num_tokens, least=_FEWEST_QUERIES)
+        key = (PREFILL, spec, block_size)
+        return self._serve(key, operation, "query tokens each", sizes, problem, _why_not(spec))
+
+    def gate_up(self, shape: MlpShape) -> Served:
+        """Gate and up with their activation; sizes are numbers of tokens."""
+
+        def problem(m: int) -> Problem:
+            axes = {"dtype": self._dtype, "part": "gate_up", "activation": shape.activation}
+            return _problem(MLP, axes | {"n": shape.n, "k": shape.k, "m": m})
+
+        reason = None
+        if shape.has_bias:
+            reason = "the product has a bias, which the kernel does not add"
+        operation = f"gate-up with {shape.activation}, {shape.n} x {shape.k}"
+        sizes = powers_of_two(self._limits.max_num_tokens)
+        return self._serve((MLP, shape), operation, "tokens", sizes, problem, reason)
+
+    def bind(self, table: KernelTable) -> LaunchTable:
+        """Render and import what a table names; equal kernels once.
+
+        Raises:
+            AutotuneError: a template does not render or import, or the cache cannot be written.
+        """
+        return LaunchTable(table.bounds, tuple(map(self._launch, table.entries)))
+
+    def _launch(self, entry: Resolved) -> Launch:
+        key = (entry.kernel, entry.problem.label("exact"), entry.config)
+        if key not in self._imported:
+            self._imported[key] = self._tuned.bind_resolved(entry).launch
+        return self._imported[key]
+
+    def _serve(
+        self,
+        key: tuple[object, ...],
+        operation: str,
+        unit: str,
+        sizes: tuple[int, ...],
+        problem: Callable[[int], Problem],
+        reason: str | None,
+    ) -> Served:
+        if key not in self._known:
+            self._known[key] = served = self._resolve(operation, unit, sizes, problem, reason)
+            self.served.append(served)
+            if isinstance(served, Fallback):
+                _log.warning("%s: torch instead of a kernel: %s", operation, served.reason)
+        return self._known[key]
+
+    def _resolve(
+        self,
+        operation: str,
+        unit: str,
+        sizes: tuple[int, ...],
+        problem: Callable[[int], Problem],
+        reason: str | None,
+    ) -> Served:
+        if reason is not None:
+            return Fallback(operation, reason)
+
+        def resolve(size: int) -> Resolved:
+            asked = problem(size)
+            return self._honest(self._tuned.resolve(asked.kernel, asked))
+
+        try:
+            return tabulate(operation, unit, sizes, resolve)
+        except AutotuneError as error:
+            # No axis of that value, or nothing legal on this GPU: the message says which.
+            return Fallback(operation, str(error))
+
+    def _axes(self, spec: AttentionSpec, block_size: int) -> dict[str, Any]:
+        axes = attention_axes(self._dtype, spec, block_size, self._limits.max_model_len)
+        return axes | {"num_kv_heads": spec.num_kv_heads}
+
+    def _honest(self, entry: Resolved) -> Resolved:
+        if not self._is_stand_in or entry.tier not in (Tier.EXACT, Tier.NEAREST):
+            return entry
+        tier = Tier.SAME_ARCHITECTURE
+        source = entry.source.replace(f"(tier {entry.tier})", f"(tier {tier})")
+        return dataclasses.replace(entry, tier=tier, source=source)
+
+
+def attention_axes(
+    dtype: str, spec: AttentionSpec, block_size: int, max_model_len: int
+) -> dict[str, Any]:
+    """Exact axes of a layer's attention; a window that no sequence outgrows is none."""
+    is_windowed = spec.window is not None and spec.window < max_model_len
+    return {
+        "dtype": dtype,
+        "head_dim": spec.head_dim,
+        "group": spec.group,
+        "block_size": block_size,
+        "window": spec.window if is_windowed else 0,
+        "softcap": spec.softcap or 0.0,
+    }
+
+
+def _problem(kernel: str, axes: dict[str, Any]) -> Problem:
+    problem: Problem = kernel_spec(kernel).problem_type.from_axes(axes)
+    return problem
+
+
+def _why_not(spec: AttentionSpec) -> str | None:
+    """Why the attention kernels cannot serve such layers, None if they can."""
+    if spec.head_dim < _SMALLEST_HEAD:
+        return f"head_dim {spec.head_dim} is below {_SMALLEST_HEAD}, the least that is padded to 16"
+    if not (spec.scale > 0 and math.isfinite(spec.scale)):
+        return f"the scale {spec.scale} is not above 0, and the running maximum is taken before it"
+    return None

@@ -1,0 +1,216 @@
+"""Operations on GPUs: tuned Triton kernels for attention and the gated MLP, torch for the rest."""
+
+from __future__ import annotations
+
+import torch
+
+from autotune.registry import AutotuneError, TunedKernels
+from runtime import interpreter
+from runtime.block_size import choose_block_size
+from runtime.errors import DeviceError, KernelError
+from runtime.gpu import FoundGpu, find_gpu, named_gpu
+from runtime.kernel_row import TORCH, KernelRow, OpsReport
+from runtime.kernel_set import Fallback, KernelSet, Served
+from runtime.kernel_table import KernelTable, LaunchTable
+from runtime.kv_cache import KVCache, LayerKV
+from runtime.model_input import ModelInput
+from runtime.ops.base import AttentionSpec, BlockSizeChoice, Linear
+from runtime.ops.limits import StepLimits
+from runtime.ops.request import Demands, MlpShape, OpsRequest
+from runtime.ops.torch_attention import attend
+from runtime.ops.torch_ops import TorchOps
+from runtime.ops.triton_plan import AttentionKernels, TritonPlan
+
+_TORCH_ROWS = (
+    KernelRow("linears: qkv, output, down, head", "all", TORCH, reason="the vendor's library"),
+    KernelRow("norms, rotation and cache writes", "all", TORCH, reason="no kernel yet"),
+)
+
+
+class TritonOps:
+    """One instance serves one model; engines that share the model share it.
+
+    Where a kernel cannot serve an operation, torch does it, which is logged once and reported.
+    """
+
+    needs_tables = True
+
+    def __init__(self, name: str, gpu: FoundGpu, tuned: TunedKernels, demands: Demands) -> None:
+        self.name = name
+        self._gpu = gpu
+        self._tuned = tuned
+        self._demands = demands
+        self.block_size = 0
+        self._torch = TorchOps(use_kernels=False)
+        self._dtype: str | None = None
+        self._limits: StepLimits | None = None
+        self._kernels: KernelSet | None = None
+        self._attention: dict[int, dict[AttentionSpec, AttentionKernels]] = {}
+        """Block size -> layers' kind of attention -> kernels."""
+        self._decodes: list[Served] = []
+
+    def auto_dtype(self, checkpoint: str) -> str:
+        """Take the checkpoint's: every GPU of the table multiplies all three."""
+        return checkpoint
+
+    def choose_block_size(self, dtype: str, max_model_len: int) -> BlockSizeChoice:
+        """Take the one whose decode attention was tuned fastest for this model and GPU."""
+        return choose_block_size(self._tuned, self._demands, dtype, max_model_len)
+
+    def resolve(self, dtype: str, block_size: int, limits: StepLimits) -> None:
+        """Choose kernels for the model's layers; imports none of them."""
+        if self._kernels is None:
+            stand_in = self._gpu.is_stand_in
+            self._kernels = KernelSet(self._tuned, dtype, limits, is_stand_in=stand_in)
+            self._dtype, self._limits = dtype, limits
+        assert self._limits is not None
+        assert (dtype, limits.max_model_len) == (self._dtype, self._limits.max_model_len), (
+            "engines that share a model share its type and length"
+        )
+        self.block_size = block_size
+        for spec in self._demands.attention:
+            self._decodes.append(self._kernels.decode(spec, block_size))
+            self._kernels.prefill(spec, block_size)
+        if self._demands.mlp is not None:
+            self._kernels.gate_up(self._demands.mlp)
+
+    def start(self, cache: KVCache) -> None:
+        """Import the attention kernels of the cache's block size, and run each once.
+
+        Kernels of the MLP have been run when its weights were prepared.
+        """
+        block = cache.layers[0]
+        for spec in self._demands.attention:
+            self._attention_kernels(spec, cache.block_size).warm_up(block, spec)
+
+    @property
+    def can_capture(self) -> bool:
+        """Whether all attention runs on kernels; torch's reads block tables on the host."""
+        return not any(isinstance(served, Fallback) for served in self._decodes)
+
+    def report(self) -> OpsReport:
+        """What was resolved, and what is left to torch."""
+        rows = [row for served in self._known.served for row in served.rows()]
+        return OpsReport(
+            gpu=self._gpu.arch.name,
+            gpu_note=self._gpu.note,
+            rows=(*rows, *_TORCH_ROWS),
+            refused=tuple(self._tuned.refused),
+        )
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        """Prepare x W^T + b, for the vendor's library."""
+        return self._torch.linear(weight, bias)
+
+    def gated_linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
+    ) -> Linear:
+        """Prepare activation(gate) * up as one kernel, and run it once."""
+        rows, k = weight.shape
+        served = self._known.gate_up(MlpShape(rows // 2, k, activation, bias is not None))
+        if isinstance(served, Fallback):
+            return self._torch.gated_linear(weight, bias, activation)
+        table = self._bind(served)
+        weight = weight.contiguous()
+        num_sms = self._gpu.num_sms
+
+        def call(x: torch.Tensor) -> torch.Tensor:
+            out = x.new_empty((x.shape[0], rows // 2))
+            table.at(x.shape[0])(out=out, x=x.contiguous(), weight=weight, num_sms=num_sms)
+            return out
+
+        one = weight.new_zeros((1, k))
+        for launch in table.distinct:
+            launch(out=one.new_empty((1, rows // 2)), x=one, weight=weight, num_sms=num_sms)
+        return call
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        """Norm of the last dimension, in float32."""
+        return self._torch.rms_norm(x, weight, eps)
+
+    def add_rms_norm(
+        self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Norm of x + residual, and that sum."""
+        return self._torch.add_rms_norm(x, residual, weight, eps)
+
+    def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> TritonPlan:
+        """Split the tables between the kernels; reads no value of them."""
+        return TritonPlan(step, rope_table)
+
+    def rotate_and_write(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        kv: LayerKV,
+        plan: TritonPlan,
+    ) -> torch.Tensor:
+        """Rotate queries and keys, write keys and values to their slots."""
+        return self._torch.rotate_and_write(query, key, value, kv, plan)
+
+    def write(self, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: TritonPlan) -> None:
+        """Write keys and values, as they are, to their slots."""
+        self._torch.write(key, value, kv, plan)
+
+    def attention(
+        self, query: torch.Tensor, kv: LayerKV, plan: TritonPlan, spec: AttentionSpec
+    ) -> torch.Tensor:
+        """Decodes by one kernel, the rest by the other; all by torch where either is missing."""
+        launches = plan.launches.get(spec)
+        if launches is None:
+            kernels = self._attention_kernels(spec, plan.step.block_size)
+            launches = plan.launches[spec] = plan.choose(kernels)
+        if launches.is_torch:
+            return attend(query, kv, plan, spec)
+        return plan.attend(query, kv, launches, spec.scale)
+
+    @property
+    def _known(self) -> KernelSet:
+        assert self._kernels is not None, "resolve() comes first"
+        return self._kernels
+
+    def _attention_kernels(self, spec: AttentionSpec, block_size: int) -> AttentionKernels:
+        by_spec = self._attention.setdefault(block_size, {})
+        if spec not in by_spec:
+            tables = (self._known.decode(spec, block_size), self._known.prefill(spec, block_size))
+            decode, prefill = (
+                None if isinstance(served, Fallback) else self._bind(served) for served in tables
+            )
+            by_spec[spec] = AttentionKernels(decode, prefill)
+        return by_spec[spec]
+
+    def _bind(self, table: KernelTable) -> LaunchTable:
+        try:
+            return self._known.bind(table)
+        except AutotuneError as error:
+            raise KernelError(f"{table.operation}: {error}") from error
+
+
+def make(request: OpsRequest) -> TritonOps:
+    """Make the set for the GPU that the device is, or for one by name, to plan only.
+
+    Raises:
+        DeviceError: there is no such GPU, or kernels would be interpreted.
+        InvalidParameterError: the named GPU is in no table.
+        KernelError: the folder for generated code is unusable.
+    """
+    if request.gpu is not None:
+        gpu = named_gpu(request.gpu)
+    else:
+        if interpreter.is_chosen():
+            raise DeviceError("TRITON_INTERPRET is set: unset it, or use --ops interpreter")
+        gpu = find_gpu(request.device)
+    return TritonOps("triton", gpu, load_kernels(gpu, request), request.demands)
+
+
+def load_kernels(gpu: FoundGpu, request: OpsRequest) -> TunedKernels:
+    """Read what was tuned for a GPU.
+
+    Raises:
+        KernelError: the folder for generated code is unusable.
+    """
+    try:
+        return TunedKernels.load(gpu.arch.name, request.results)
+    except AutotuneError as error:
+        raise KernelError(str(error)) from error
