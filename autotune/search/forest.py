@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import sklearn
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from sklearn.tree import ExtraTreeRegressor
 
 from autotune.search.candidates import Array, Candidates
@@ -21,7 +21,10 @@ from autotune.search.startup import spread
 _STARTUP_TRIALS = 8
 _TREES = 32
 _FEATURE_SHARE = 0.3
-_MOST_SCORED = 8192
+_ATTENTION = 3.0
+"""The best trial weighs e^3 times the worst: the trees should tell good from very good, and not
+spend their splits on telling bad from hopeless."""
+_MOST_SCORED = 4096
 """Unseen configurations scored at once, besides the neighbours of the best."""
 _ELITE = 5
 
@@ -59,7 +62,9 @@ class ForestModel:
         """Expected improvement of a pool of unseen configurations; one fit serves a batch."""
         rng = np.random.default_rng([self._seed, history.batch_start, len(history.indices)])
         judged = np.array(history.indices)
-        target = _target(history)
+        ranks = _ranks(history)
+        target = _target(ranks)
+        weights = np.exp(-_ATTENTION * ranks / len(target))
         unseen = np.flatnonzero(history.unseen)
         if len(unseen) > _MOST_SCORED:
             order = judged[np.argsort(target, kind="stable")]
@@ -75,19 +80,24 @@ class ForestModel:
                 tree = ExtraTreeRegressor(
                     max_features=_FEATURE_SHARE, random_state=int(rng.integers(2**31))
                 )
-                tree.fit(told, target, check_input=False)
+                tree.fit(told, target, sample_weight=weights, check_input=False)
                 guesses[number] = tree.predict(asked, check_input=False)
         self._scored_at, self._pool = history.batch_start, unseen
         self._gain = _expected_improvement(guesses, float(target.min()))
 
 
-def _target(history: History) -> Array:
-    """Standardised logarithm of the objective; a failure counts as the slowest that worked."""
-    known = [value for value in history.values if value is not None]
-    worst = max(known)
-    logs = np.log([worst if value is None else value for value in history.values])
-    deviation = float(logs.std())
-    return np.asarray((logs - logs.mean()) / (deviation or 1.0), dtype=np.float64)
+def _ranks(history: History) -> NDArray[np.intp]:
+    """Place of each judged configuration, the best 0; failures share the last."""
+    order = np.array([np.inf if value is None else value for value in history.values])
+    ranks = np.argsort(np.argsort(order, kind="stable"), kind="stable")
+    ranks[np.isinf(order)] = len(order) - 1
+    return ranks
+
+
+def _target(ranks: NDArray[np.intp]) -> Array:
+    """Normal scores: how far apart bad times are says nothing about the good ones."""
+    scores = ndtri((ranks + 1.0) / (len(ranks) + 1.0))
+    return np.asarray(scores / scores.std(), dtype=np.float64)
 
 
 def _expected_improvement(guesses: Array, best: float) -> Array:

@@ -218,3 +218,45 @@ def test_a_hostile_space_is_exit_4(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_bytes(b"\x1f\x8bnot gzip at all")
     assert command("replay", path) == 4
     assert "evil.json.gz" in capsys.readouterr().err
+
+
+SPACES = Path(__file__).resolve().parents[1] / "data" / "spaces"
+
+
+def expected_of_random(space: RecordedSpace, evals: int) -> float:
+    """Mean best fraction of `evals` different configurations drawn at random, exactly.
+
+    P(none of the best i is drawn) is the product of (rest - i) / rest over the draws.
+    """
+    fractions = sorted((space.fraction(i) for i in range(len(space.configs))), reverse=True)
+    total, missed = len(fractions), 1.0
+    mean = 0.0
+    for i, fraction in enumerate(fractions[: total - evals + 1]):
+        still = missed * (total - evals - i) / (total - i)
+        mean += (missed - still) * fraction
+        missed = still
+    return mean
+
+
+def test_the_random_sampler_is_as_good_as_chance() -> None:
+    space = bowl()
+    found = replay(space, "random", ReplayOptions(evals=12, seeds=150, batch_size=12))
+    spread = found.best[:, -1].std() / np.sqrt(150)
+    assert abs(found.best[:, -1].mean() - expected_of_random(space, 12)) <= 4 * spread
+
+
+@pytest.mark.parametrize("name", ["conv_a100", "conv_a4000"])
+def test_the_forest_beats_chance_on_real_gpus(name: str) -> None:
+    space = read_space(SPACES / f"{name}.space.json.gz")
+    assert space.times_us.count(None) == 161
+    found = replay(space, "forest", ReplayOptions(evals=48, seeds=4, batch_size=8))
+    assert found.best[:, -1].mean() >= expected_of_random(space, 48)
+
+
+def test_recorded_spaces_are_small_and_name_their_source() -> None:
+    files = sorted(SPACES.glob("*.gz"))
+    assert len(files) == 3
+    assert sum(file.stat().st_size for file in files) < 200_000
+    assert "Copyright (c) 2025 AutoTuningAssociation" in (SPACES / "README.md").read_text()
+    for file in files:
+        assert "AutoTuningAssociation" in read_space(file).origin
