@@ -54,9 +54,8 @@ class TokenCounts:
         slots, fresh, seen_slots, seen_tokens, seen_is_output = [], [], [], [], []
         for sequence, output_index in zip(samples, output_indices, strict=True):
             before = sequence.num_prompt_tokens + output_index - 1
-            slot, counted = self._slots.get(sequence, (None, 0))
-            if slot is None:
-                slot = self._take_slot()
+            # A slot that another sequence has left must be counted anew, be it for no token.
+            slot, counted = self._slots.get(sequence) or (self._take_slot(), None)
             if counted != before:
                 known = sequence.token_ids[:before]
                 assert len(known) == before, f"{sequence}: tokens to count are not known yet"

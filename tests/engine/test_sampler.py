@@ -19,7 +19,7 @@ from runtime.draw import DrawLayout, DrawPlan, draw_tokens
 from runtime.random_stream import stream_key, stream_seed, uniforms
 from runtime.sampler import Sampled, Sampler
 from runtime.sampling_params import SamplingParams
-from runtime.sequence import Request, Sequence
+from runtime.sequence import Request, Sequence, SequenceStatus
 from runtime.stream import HostStream
 
 VOCAB_SIZE = 50
@@ -207,3 +207,30 @@ def test_logprobs_are_the_models_own() -> None:
     assert found.token_ids == (11, *top)
     assert found.logprobs == pytest.approx([expected[0, i].item() for i in found.token_ids])
     assert found.ranks == tuple(order.index(i) + 1 for i in found.token_ids)
+
+
+def test_a_penalised_sequence_does_not_inherit_counts() -> None:
+    """Of one that ended, and of a prompt of one token, before which nothing was counted."""
+    params = SamplingParams(temperature=0, repetition_penalty=2.0, frequency_penalty=1.0)
+    sampler = Sampler(0)
+    for tokens in ((9, 30, 9), (5,), (6, 7)):
+        sequence = make_sequence(params, prompt=tokens)
+        found, expected = make_logits(1), make_logits(1)
+        sample(sampler, found, [sequence], [0])
+        sample(Sampler(0), expected, [make_sequence(params, prompt=tokens)], [0])
+        assert torch.equal(found, expected)
+        sequence.status = SequenceStatus.FINISHED
+
+
+def test_counts_grow_with_the_input_of_each_step() -> None:
+    params = SamplingParams(temperature=0, repetition_penalty=1.5, presence_penalty=0.5)
+    sampler = Sampler(0)
+    sequence = make_sequence(params, prompt=(3, 4))
+    for index, token in enumerate((11, 12, 11, 13)):
+        found, expected = make_logits(1, seed=index), make_logits(1, seed=index)
+        sample(sampler, found, [sequence], [index])
+        whole = make_sequence(params, prompt=(3, 4))
+        whole.token_ids = list(sequence.token_ids)
+        sample(Sampler(0), expected, [whole], [index])
+        assert torch.equal(found, expected)
+        sequence.token_ids.append(token)
