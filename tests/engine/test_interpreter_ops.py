@@ -13,6 +13,14 @@ from typing import Any
 import pytest
 from conftest import Reference
 
+from autotune.arch import lookup
+from autotune.kernels import load_kernel
+from autotune.kernels.paged_attention_decode_problem import DecodeProblem
+from autotune.kernels.paged_attention_prefill_problem import PrefillProblem
+from autotune.problem import Problem
+from autotune.records import Environment, Provenance, Selection, Timing
+from autotune.results import CellResult, ResultsStore
+
 GetReference = Callable[[str], Reference]
 Run = Callable[..., dict[str, Any]]
 
@@ -45,20 +53,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         assert worker.stdout is not None
 
         def run(
-            found: Reference, prompts: tuple[int, ...] = PROMPTS, **options: Any
+            found: Reference,
+            prompts: tuple[int, ...] = PROMPTS,
+            num_tokens: int = NUM_TOKENS,
+            **options: Any,
         ) -> dict[str, Any]:
             order = {
                 "folder": str(found.folder),
                 "options": {"dtype": "fp32", "max_model_len": 128, "num_blocks": 16} | options,
                 "prompts": [found.prompts[index] for index in prompts],
-                "max_tokens": NUM_TOKENS,
+                "max_tokens": num_tokens,
             }
             worker.stdin.write(json.dumps(order) + "\n")
             worker.stdin.flush()
             line = worker.stdout.readline()
             assert line, "the worker has ended; its error is above"
             answer: dict[str, Any] = json.loads(line)
-            wanted = [found.outputs[index][:NUM_TOKENS] for index in prompts]
+            wanted = [found.outputs[index][:num_tokens] for index in prompts]
             assert answer["tokens"] == wanted
             return answer
 
@@ -88,3 +99,121 @@ def test_every_family_in_chunks_beside_decodes(
     answer = run(found, block_size=block_size, long_prefill_token_threshold=20)
     assert {"paged_attention_decode", "paged_attention_prefill", "fused_mlp"} <= kernels(answer)
     assert answer["explanation"]["can_capture"]
+
+
+def test_one_request_alone(reference: GetReference, run: Run) -> None:
+    run(reference("llama3"), (1,))
+
+
+def test_preempted(reference: GetReference, run: Run) -> None:
+    answer = run(
+        reference("llama3"),
+        (0, 0),
+        7,
+        block_size=4,
+        num_blocks=5,  # three blocks each at the end, and four in all
+        max_model_len=12,
+        enable_forecast=False,
+        enable_prefix_caching=False,
+        preemption_mode="recompute",
+    )
+    assert answer["preemptions"] > 0
+
+
+def test_blocks_that_no_tile_fits_go_to_torch(reference: GetReference, run: Run) -> None:
+    explanation = run(reference("gemma2"), block_size=5)["explanation"]
+    assert not explanation["can_capture"]
+    left = [row["operation"] for row in explanation["kernels"] if "tile" in (row["reason"] or "")]
+    assert len(left) == 4, "decode and prefill, with and without a window"
+
+
+def save_tuned(folder: Path, problem: Problem, **knobs: Any) -> None:
+    """Store a configuration as measured for a problem's cell."""
+    spec, arch = load_kernel(problem.kernel), lookup("a100")
+    selection = Selection(
+        exact=problem.exact_axes(),
+        nearest=problem.nearest_axes(),
+        config=spec.space(problem, arch).config(**knobs),
+        provenance=Provenance.MEASURED,
+        time_us=10.0,
+        error_factor=None,
+        default_us=20.0,
+        floor_us=1.0,
+        reason="made up",
+        timing=Timing(10.0, 9.0, 11.0, 20),
+    )
+    cell = CellResult(
+        problem.exact_axes(), "0" * 16, Environment("3.6.0", "ptxas"), {}, (selection,)
+    )
+    ResultsStore(folder).merge("a100", problem.kernel, [cell])
+
+
+def test_tuned_configurations_are_what_runs(
+    reference: GetReference, run: Run, tmp_path: Path
+) -> None:
+    axes = {"dtype": "fp32", "head_dim": 20, "group": 2, "block_size": 16}
+    loop = {"tile": 16, "lookup": "scalar", "prefetch": True, "tail": "split_loop"}
+    save_tuned(
+        tmp_path,
+        DecodeProblem.from_axes(axes),
+        **loop,
+        variant="split",
+        num_splits=2,
+        num_warps=1,
+        num_stages=3,
+    )
+    save_tuned(
+        tmp_path,
+        PrefillProblem.from_axes(axes),
+        **loop,
+        block_m=16,
+        value_parts=1,
+        num_warps=2,
+        num_stages=2,
+        order="heads_reversed",
+    )
+    answer = run(reference("qwen3"), block_size=16, results=str(tmp_path))
+    rows = [row for row in answer["explanation"]["kernels"] if "attention" in row["kernel"]]
+    assert {row["tier"] for row in rows} == {"nearest"}
+    assert {row["config"]["tile"] for row in rows} == {16}
+    assert {row["gain"] for row in rows} == {2.0}
+
+
+def in_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_interpreter_cannot_be_asked_for_too_late() -> None:
+    code = """
+import triton
+from runtime import interpreter
+from runtime.errors import DeviceError
+for attempt in (interpreter.choose, interpreter.require):
+    try:
+        attempt()
+    except DeviceError as error:
+        assert "TRITON_INTERPRET=1" in str(error), error
+    else:
+        raise SystemExit("accepted")
+"""
+    done = in_python(code, TRITON_INTERPRET="0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_check_command_runs_on_the_interpreter(reference: GetReference) -> None:
+    words = ["--ops", "interpreter", "--prompts", "1", "--max-tokens", "2", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", "check", str(reference("llama3").folder), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(row["passed"] for row in json.loads(done.stdout))
