@@ -7,6 +7,7 @@ import json
 import sys
 
 from runtime.config import EngineConfig
+from runtime.errors import InvalidParameterError
 
 _PIPE_WIDTH = 200
 
@@ -18,6 +19,16 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
         "--explain", action="store_true", help="say what the engine would run on and why, and stop"
     )
     group.add_argument("--gpu", help="with --explain: for this GPU, whether it is here or not")
+
+
+def check_gpu(options: argparse.Namespace) -> None:
+    """Refuse --gpu without --explain: an engine runs on the GPU that is here.
+
+    Raises:
+        InvalidParameterError: it is given alone.
+    """
+    if options.gpu is not None and not options.explain:
+        raise InvalidParameterError("gpu", options.gpu, "given with --explain only")
 
 
 def print_explanation(config: EngineConfig, gpu: str | None, *, as_json: bool) -> int:

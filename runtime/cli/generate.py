@@ -15,7 +15,7 @@ from runtime.cli.engine_options import (
     note_impl,
     prepare_process,
 )
-from runtime.cli.explanation import add_explain_arguments, print_explanation
+from runtime.cli.explanation import add_explain_arguments, check_gpu, print_explanation
 from runtime.errors import InvalidParameterError
 from runtime.outputs import RequestOutput
 from runtime.sampling_params import BeamSearchParams, SamplingParams
@@ -67,10 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Generate, and print the continuations."""
     prepare_process(options.ops)
+    check_gpu(options)
     if options.explain:
         return print_explanation(engine_config(options), options.gpu, as_json=options.json)
-    if options.gpu is not None:
-        raise InvalidParameterError("gpu", options.gpu, "given with --explain only")
     if not (options.prompt or options.chat or options.prompt_ids):
         raise InvalidParameterError("prompt", [], "given at least once, or --chat, or --prompt-ids")
     params = SamplingParams(

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from runtime.cli.config_file import expand_config
-from runtime.cli.engine_options import add_engine_arguments, engine_config
+from runtime.cli.engine_options import add_engine_arguments, engine_config, prepare_process
+from runtime.cli.explanation import add_explain_arguments, check_gpu, print_explanation
 from runtime.errors import InvalidParameterError
 from runtime.scheduler_config import SchedulingPolicy
 
@@ -91,11 +92,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--config", type=Path, metavar="FILE.yaml", help="options by name; flags come before it"
     )
+    parser.add_argument("--json", action="store_true", help="with --explain: print JSON")
+    add_explain_arguments(parser)
     add_engine_arguments(parser)
 
 
 def handle(options: argparse.Namespace) -> int:
     """Serve until told to end."""
+    prepare_process(options.ops)
+    check_gpu(options)
     # The web stack is loaded only now, after every word has been checked.
     from runtime.server.config import KEY_VARIABLE, ServerConfig
     from runtime.server.serve import serve
@@ -113,6 +118,8 @@ def handle(options: argparse.Namespace) -> int:
         skip_tokenizer=options.skip_tokenizer_init,
         long_prefill_token_threshold=_prefill_threshold(options),
     )
+    if options.explain:
+        return print_explanation(engine, options.gpu, as_json=options.json)
     config = ServerConfig(
         engine,
         served_model_names=tuple(options.served_model_name or [str(options.model)]),

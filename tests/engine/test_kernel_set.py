@@ -145,15 +145,15 @@ def test_blocks_that_no_tile_fits() -> None:
     assert "tile" in served.reason
 
 
-@pytest.mark.parametrize(("gpu", "size"), [("a100", 16), ("h100", 16), ("mi300x", 64)])
-def test_auto_block_size_is_the_best_tuned(gpu: str, size: int) -> None:
+@pytest.mark.parametrize("gpu", ["a100", "h100", "mi300x"])
+def test_auto_block_size_is_the_best_tuned(gpu: str) -> None:
     tuned = TunedKernels.load(gpu, SHIPPED)
     times = tuned.block_sizes(
         DECODE, {**tables(kernel_set(gpu))[DECODE].entries[0].problem.exact_axes()}
     )
     assert times is not None
     least = min(times.mean_us.values())
-    assert size == min(n for n, time_us in times.mean_us.items() if time_us <= 1.01 * least)
+    size = min(n for n, time_us in times.mean_us.items() if time_us <= 1.01 * least)
     choice = choose_block_size(tuned, Demands({LLAMA: 32}, GATE_UP), "bf16", 8192)
     assert choice.size == size
     assert "predicted" in choice.reason

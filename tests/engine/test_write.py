@@ -45,7 +45,7 @@ def test_write_changes_its_slots_only(is_strided: bool) -> None:
 def test_rotating_by_nothing_is_writing() -> None:
     generator = torch.Generator().manual_seed(1)
     query, key, value = (torch.randn(3, n, 8, generator=generator) for n in (4, 2, 2))
-    still = torch.tensor([1.0, 0.0])[None, :, None].expand(10, 2, 4)  # cosines, sines
+    still = torch.tensor([1.0, 0.0])[None, :, None].expand(10, 2, 4).contiguous()  # cosines, sines
     ops = TorchOps()
     written, rotated = make_cache().layers[0], make_cache().layers[0]
     ops.write(key, value, written, ops.plan(STEP, None))
