@@ -68,10 +68,8 @@ class BlockManager:
         """Whether a running sequence is computing the next block of this one's prefix."""
         if not self._promises or sequence.host_table:
             return False
-        num_cached = len(self.cached_prefix(sequence))
-        if num_cached == self._num_shareable(sequence):
-            return False
-        return sequence.block_hashes[num_cached] in self._promises
+        at = len(self.cached_prefix(sequence))
+        return at < self._num_shareable(sequence) and sequence.block_hashes[at] in self._promises
 
     def num_blocks_needed(self, sequence: Sequence) -> int:
         """Free blocks that `allocate` would use: for all known tokens, less what others hold."""

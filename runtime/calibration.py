@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from runtime.batch import ScheduledBatch
 from runtime.block_pool import TRASH_BLOCK
@@ -15,6 +16,9 @@ from runtime.preemption import PreemptionCost
 from runtime.scheduler_config import SchedulerConfig
 from runtime.sequence import Request, Sequence
 
+_NUM_TOKENS = 256
+_NUM_TOKENS_ON_CPU = 16
+"""Of the prefill that is timed."""
 _NUM_COPIES = 8
 _NUM_RUNS = 3
 """The first run of anything also loads code; the fastest counts."""
@@ -25,6 +29,24 @@ _SHORTEST_S = 1e-6
 
 Run = Callable[[ScheduledBatch], object]
 """Performs a step and waits for it."""
+
+
+def add_preemption_cost(
+    limits: SchedulerConfig, run: Run, bytes_per_block: int, *, is_asynchronous: bool
+) -> SchedulerConfig:
+    """Return the limits with the cost of preemption as measured, unless they have one.
+
+    Args:
+        limits: of the engine, with one host block at least.
+        run: of the engine's runner; no request may have been served yet.
+        bytes_per_block: of all layers.
+        is_asynchronous: whether the device is a GPU, which needs more work to be busy.
+    """
+    if limits.preemption_cost is not None:
+        return limits
+    num_tokens = _NUM_TOKENS if is_asynchronous else _NUM_TOKENS_ON_CPU
+    cost = measure_preemption_cost(run, limits, bytes_per_block, num_tokens)
+    return replace(limits, preemption_cost=cost)
 
 
 def measure_preemption_cost(

@@ -6,11 +6,10 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Tokens
-from dataclasses import replace
 
 from runtime.batch import ScheduledBatch
 from runtime.beam_state import BeamState
-from runtime.calibration import measure_preemption_cost
+from runtime.calibration import add_preemption_cost
 from runtime.config import EngineConfig
 from runtime.engine_plan import plan_engine
 from runtime.errors import InvalidParameterError
@@ -26,17 +25,11 @@ from runtime.request_state import RequestState
 from runtime.sampler import Sampled, Sampler
 from runtime.sampling_params import BeamSearchParams, SamplingParams
 from runtime.scheduler import Scheduler
-from runtime.scheduler_config import SchedulerConfig
 from runtime.sequence import FinishReason, Request
 from runtime.step_inputs import StepInputs
-from runtime.stream import Stream
 from runtime.tokenizer import Tokenizer
 
 _log = logging.getLogger("runtime.engine")
-
-_CALIBRATION_TOKENS = 256
-_CALIBRATION_TOKENS_ON_CPU = 16
-"""Tokens of the prefill that is timed at start."""
 
 
 class LLMEngine:
@@ -98,7 +91,12 @@ class LLMEngine:
         )
         self.dtype = plan.dtype
         if config.preemption_mode == "auto" and limits.num_host_blocks:
-            limits = self._calibrate(limits, plan.stream)
+            limits = add_preemption_cost(
+                limits,
+                self.runner.run,
+                cache.bytes_per_block,
+                is_asynchronous=plan.stream.is_asynchronous,
+            )
         cache.clear_trash()
         self.scheduler = Scheduler(limits)
         self._states: dict[str, RequestState | BeamState] = {}
@@ -236,15 +234,6 @@ class LLMEngine:
             return None
         self.scheduler.abort(request_id)
         return state.output(finished=True)
-
-    def _calibrate(self, limits: SchedulerConfig, stream: Stream) -> SchedulerConfig:
-        """Add the measured cost of preemption, where none is given."""
-        if limits.preemption_cost is not None:
-            return limits
-        num_tokens = _CALIBRATION_TOKENS if stream.is_asynchronous else _CALIBRATION_TOKENS_ON_CPU
-        bytes_per_block = self.runner.cache.bytes_per_block
-        cost = measure_preemption_cost(self.runner.run, limits, bytes_per_block, num_tokens)
-        return replace(limits, preemption_cost=cost)
 
     def _encode(self, prompt: str) -> list[int]:
         if self.tokenizer is None:

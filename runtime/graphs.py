@@ -42,20 +42,22 @@ class GraphDevice(Protocol):
 class CudaGraphDevice:
     """PyTorch's CUDA graphs, which share one pool of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(self, forward: Callable[[], torch.Tensor]) -> tuple[Graph, torch.Tensor]:
         """Run twice beside the current stream, where kernels may still be compiled; then record."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                forward()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            hidden = forward()
+        with torch.cuda.device(self._device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    forward()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                hidden = forward()
         return graph, hidden
 
 
@@ -96,4 +98,4 @@ def default_capture_sizes(max_num_seqs: int) -> tuple[int, ...]:
 
 def make_graph_device(device: torch.device) -> GraphDevice | None:
     """Return what captures graphs on a device, None where nothing does."""
-    return CudaGraphDevice() if device.type == "cuda" else None
+    return CudaGraphDevice(device) if device.type == "cuda" else None
