@@ -127,6 +127,7 @@ def probe(model: Any, where: str) -> tuple[tuple[AttentionCall, ...], str, Any]:
     recorder = Recorder(model.config, where)
     recorder.attach(model)
     bodies = _Bodies(model)
+    _still_rope(model)
     ids = torch.zeros((1, _NUM_TOKENS), dtype=torch.int64, device="meta")
     try:
         with torch.inference_mode(), bodies:
@@ -158,6 +159,20 @@ def probe(model: Any, where: str) -> tuple[tuple[AttentionCall, ...], str, Any]:
             "sequences in one step could not be told apart"
         )
     return tuple(recorder.calls), body, output_class
+
+
+def _still_rope(model: Any) -> None:
+    """Keep rotary embeddings from looking at positions, which have no content here.
+
+    Those that change with the positions of a call alter no shape and no scale; how far they may be
+    trusted is for `context_guard` to say.
+    """
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if isinstance(kind, str):
+            module.rope_type = "default"
+        elif isinstance(kind, dict):
+            module.rope_type = dict.fromkeys(kind, "default")
 
 
 class _Bodies:

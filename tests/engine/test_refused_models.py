@@ -13,6 +13,8 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from runtime.errors import ModelError, UnknownArchitectureError, UnsupportedModelError
+from runtime.generic.config import GenericConfig
+from runtime.generic.context_guard import check_context
 from runtime.llm import LLM
 from runtime.model_config import load_model_config
 
@@ -125,6 +127,8 @@ def test_longrope_beyond_its_first_context(tmp_path: Path) -> None:
 
 def test_a_window_that_only_the_cache_has(tmp_path: Path) -> None:
     save_model("moshi", tmp_path)
-    LLM(tmp_path, max_model_len=20, **OPTIONS)
+    config = load_model_config(tmp_path)
+    assert isinstance(config, GenericConfig)
+    check_context(config, 20)
     with pytest.raises(UnsupportedModelError, match="set max_model_len to at most 20"):
-        LLM(tmp_path, max_model_len=21, **OPTIONS)
+        check_context(config, 21)
