@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from autotune.arch import GpuArch
 from autotune.cost_model import CostModel, Prediction
 from autotune.errors import AutotuneError
 from autotune.kernels.spec import KernelSpec
-from autotune.prior import guess_us
+from autotune.prior import guess_all_us
 from autotune.problem import Problem
 from autotune.records import Evaluation, Status
 from autotune.space import Config, SearchSpace
@@ -106,13 +107,18 @@ class Cell:
     def _guesses(self) -> dict[Problem, list[float]]:
         """Guessed times of all binaries at four points: enough for a rank, quick for thousands."""
         sample = self.points[:: max(1, math.ceil(len(self.points) / 4))]
-        return {
-            point: [
-                min(
-                    guess_us(self.arch, self.spec.work(point, config, self.arch), config)
-                    for config in self.space.binaries[binary]
-                )
-                for binary in self.binaries
-            ]
-            for point in sample
-        }
+        return {point: self._guess(point) for point in sample}
+
+    def _guess(self, point: Problem) -> list[float]:
+        """Guessed time of every binary at a point, with the best host knobs."""
+        groups = [self.space.binaries[binary] for binary in self.binaries]
+        candidates = [
+            (self.spec.work(point, config, self.arch), config)
+            for configs in groups
+            for config in configs
+        ]
+        times = guess_all_us(self.arch, candidates).tolist()
+        starts = accumulate((len(configs) for configs in groups), initial=0)
+        return [
+            min(times[a : a + len(configs)]) for a, configs in zip(starts, groups, strict=False)
+        ]

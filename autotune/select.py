@@ -111,7 +111,7 @@ def _selection(
         config=choice.config,
         provenance=Provenance.PREDICTED,
         time_us=choice.prediction.time_us,
-        error_factor=cell.model.coefficients.error_factor,
+        error_factor=cell.model.error_factor(evaluation.reports[0].entry),
         default_us=None if default is None else default.prediction.time_us,
         floor_us=cell.floor_us(point),
         reason=reason,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from autotune.cli.output import print_json, print_table
+from autotune.cli.replay_winners import EXAMPLES as WINNERS_EXAMPLES
+from autotune.cli.replay_winners import add_winners_arguments, handle_winners
 from autotune.cli.types import positive_int
 from autotune.effort import DEFAULT_SAMPLER, SAMPLERS
 from autotune.errors import UnknownChoiceError, UsageError
@@ -21,14 +23,16 @@ EXAMPLES = f"""examples:
   autotune replay conv_a100.json.gz --warm-from conv_a4000.json.gz
   autotune replay t4_results.json.gz --convert gemm.space.json.gz
 
-Every configuration that is asked for counts as one evaluation, also one that fails."""
+Every configuration that is asked for counts as one evaluation, also one that fails.
+
+{WINNERS_EXAMPLES}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
         "spaces",
-        nargs="+",
+        nargs="*",
         type=Path,
         metavar="SPACE",
         help="recorded space: ours, a table of rows, T4 or a Kernel Tuner cache file (gzip or not)",
@@ -54,10 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convert", type=Path, metavar="FILE", help="write the one SPACE in our format, and stop"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_winners_arguments(parser)
 
 
 def handle(options: argparse.Namespace) -> int:
     """Replay every sampler on every space and print how soon each gets how far."""
+    if options.winners is not None:
+        return handle_winners(options)
+    if not options.spaces:
+        raise UsageError("name a recorded SPACE to replay, or --winners FOLDER")
     samplers = list(dict.fromkeys(options.sampler or (DEFAULT_SAMPLER, "random")))
     for name in samplers:
         if name not in SAMPLERS:

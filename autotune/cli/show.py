@@ -7,6 +7,7 @@ from typing import Any
 
 from autotune.arch import GPUS, GpuArch, lookup
 from autotune.cli.output import print_json, print_table
+from autotune.cli.trust import trust_line
 from autotune.compiler.cross import Binary, cross_compile
 from autotune.compiler.facts import disassemble, report
 from autotune.judge import find_fault
@@ -59,7 +60,7 @@ def handle(options: argparse.Namespace) -> int:
     resolved = tuned.resolve(spec.name, problem)
     rendered = TemplateFolder(templates_dir()).render(spec, problem, resolved.config)
     if options.view is None:
-        return _one(spec, resolved, options.json)
+        return _one(spec, arch, resolved, options.json)
     if options.view == "source":
         print(rendered.source, end="")
         return 0
@@ -101,6 +102,7 @@ def _table(spec: KernelSpec[Any], arch: GpuArch, options: argparse.Namespace) ->
         columns = (*members[0].nearest, ">µs", ">floor", ">default", ">gain", "from", "why")
         print_table(label, columns, [_row(member) for member in members])
         print()
+    print(trust_line(spec.name, arch))
     return 0
 
 
@@ -120,7 +122,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _one(spec: KernelSpec[Any], resolved: Resolved, as_json: bool) -> int:
+def _one(spec: KernelSpec[Any], arch: GpuArch, resolved: Resolved, as_json: bool) -> int:
     selection = resolved.selection
     if as_json:
         print_json(
@@ -143,6 +145,8 @@ def _one(spec: KernelSpec[Any], resolved: Resolved, as_json: bool) -> int:
         print(f"time     {selection.time_us:.1f} µs {selection.provenance}{error}{gain}, "
               f"floor {selection.floor_us:.1f} µs")  # fmt: skip
         print(f"why      {selection.reason}")
+        if selection.error_factor:
+            print(f"trust    {trust_line(spec.name, arch)}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from autotune.arch import GpuArch
 from autotune.cli.output import print_table
+from autotune.cli.trust import trust_document, trust_line
 from autotune.records import to_json
 from autotune.tune import Tuned
 
@@ -37,6 +38,7 @@ def run_document(
                 "exact": dict(tuned.result.exact),
                 "search": dict(tuned.result.search),
                 "file": str(tuned.path),
+                "trust": trust_document(tuned.cell.spec.name, arch),
                 "points": [
                     {**to_json(selection), "gain": selection.gain}
                     for selection in tuned.result.selections
@@ -58,6 +60,8 @@ def print_summary(arch: GpuArch, done: Sequence[Tuned], compiled: int, seconds: 
             _COLUMNS,
             [_row(tuned, members) for tuned in members],
         )
+        if "predicted" in _provenance(members):
+            print(trust_line(kernel, arch))
         print()
     tried = sum(sum(t.result.search["outcomes"].values()) for t in done)
     print(

@@ -119,6 +119,7 @@ class DequantGemm:
             step_bytes=block_n * block_k * problem.bits / 8
             + block_m * block_k * size
             + block_n * group_rows * tables * size,
+            tile=(block_n, block_m, block_k) if config["swap_ab"] else (block_m, block_n, block_k),
         )
         if splits == 1:
             return (main,)

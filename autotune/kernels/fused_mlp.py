@@ -113,6 +113,9 @@ class FusedMlp:
             l2_bytes=1.0 * tiles * (block_m + weight_rows) * k * size
             + (partial_bytes if splits > 1 else problem.output_bytes),
             step_bytes=1.0 * (block_m + weight_rows) * block_k * size,
+            tile=(weight_rows, block_m, block_k)
+            if config["swap_ab"]
+            else (block_m, weight_rows, block_k),
         )
         if splits == 1:
             return (main,)

@@ -131,6 +131,7 @@ class PagedAttentionDecode:
             dram_bytes=kv_bytes + q_bytes + (0.0 if splits > 1 else q_bytes),
             l2_bytes=kv_bytes + q_bytes * (splits + 1) + partial_bytes,
             step_bytes=2.0 * tile * problem.head_dim * size,
+            tile=(rows, tile, 64),
         )
         if splits == 1:
             return (main,)

@@ -134,6 +134,7 @@ class PagedAttentionPrefill:
             dram_bytes=self.min_bytes(problem),
             l2_bytes=pairs * walk.tokens * token_bytes + q_and_out,
             step_bytes=tile * token_bytes,
+            tile=(rows, tile, 64),
         )
         return (work,)
 
