@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check format gate gate-gpu soak bench-scheduler bench-step clean
+.PHONY: help demo demo-model test check format gate gate-gpu soak bench-scheduler bench-step clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -13,8 +13,20 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)   ## tune a real model's kernels for an A100, without an A100
-	$(BIN)/autotune run --gpu a100 --model llama-3.1-8b --trials 8 --results out/demo
+demo: $(STAMP)   ## tune for an A100 without one; train a tiny model, let it talk, check it
+	@echo "1 of 4: tune Llama-3.1-8B's kernels for an A100, without an A100"
+	@$(BIN)/autotune run --gpu a100 --model llama-3.1-8b --trials 8 --results out/demo
+	@echo "2 of 4: train a tiny Llama on the text that comes with Python"
+	@$(BIN)/python ci/train_demo.py $(DEMO_MODEL)
+	@echo "3 of 4: let the engine continue a text, and answer a question"
+	@$(BIN)/runtime generate $(DEMO_MODEL) --prompt "If the file" --chat "What is a dict?"
+	@echo "4 of 4: check the engine against transformers, token by token"
+	@$(BIN)/runtime check $(DEMO_MODEL)
+
+DEMO_MODEL ?= out/demo-model
+
+demo-model: $(STAMP) ## train the demo's model, unless it is up to date
+	$(BIN)/python ci/train_demo.py $(DEMO_MODEL)
 
 test: $(STAMP)   ## the whole suite, two processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal

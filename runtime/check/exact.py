@@ -13,10 +13,13 @@ from runtime.sampling_params import SamplingParams
 
 
 def check_exact(
-    bench: EngineBench, runs: Sequence[ReferenceRun], num_tokens: int
+    bench: EngineBench,
+    runs: Sequence[ReferenceRun],
+    num_tokens: int,
+    scenarios: Sequence[Scenario] = SCENARIOS,
 ) -> Iterator[Outcome]:
     """Run every scenario and compare all tokens."""
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         yield _check(bench, scenario, runs, num_tokens)
 
 
