@@ -17,21 +17,35 @@ def check_exact(
     runs: Sequence[ReferenceRun],
     num_tokens: int,
     scenarios: Sequence[Scenario] = SCENARIOS,
+    *,
+    ignore_eos: bool = False,
 ) -> Iterator[Outcome]:
-    """Run every scenario and compare all tokens."""
+    """Run every scenario and compare all tokens.
+
+    Args:
+        bench: makes an engine for each scenario.
+        runs: prompts and what the reference made of them.
+        num_tokens: most tokens of an output.
+        scenarios: ways to cut and disturb the work.
+        ignore_eos: whether the reference went on after an end of sequence, too.
+    """
+    params = SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0, ignore_eos=ignore_eos)
     for scenario in scenarios:
-        yield _check(bench, scenario, runs, num_tokens)
+        yield _check(bench, scenario, runs, params)
 
 
 def _check(
-    bench: EngineBench, scenario: Scenario, runs: Sequence[ReferenceRun], num_tokens: int
+    bench: EngineBench,
+    scenario: Scenario,
+    runs: Sequence[ReferenceRun],
+    params: SamplingParams,
 ) -> Outcome:
     engine = bench.engine(scenario)
     prompts = [run.prompt for run in runs]
-    params = [SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0)] * len(runs)
+    each = [params] * len(runs)
     if scenario.is_warm:
-        run_all(engine, prompts, params)
-    outputs = run_all(engine, prompts, params, one_by_one=scenario.one_by_one)
+        run_all(engine, prompts, each)
+    outputs = run_all(engine, prompts, each, one_by_one=scenario.one_by_one)
     stats = engine.scheduler.stats()
     note = ""
     if scenario.is_warm:

@@ -138,7 +138,7 @@ def scenarios() -> Sequence[Scenario]:
 
 def reference_runs(folder: Path, dtype: str) -> list[ReferenceRun]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    reference = Reference(folder, dtype, [tokenizer.eos_token_id])
+    reference = Reference(folder, dtype, [])  # long outputs: the short-trained model ends early
     return [reference.run(tokenizer(text)["input_ids"], NUM_TOKENS) for text in TEXTS]
 
 
@@ -150,10 +150,10 @@ def test_the_same_tokens_in_fp32_however_the_work_is_cut(trained: Trained) -> No
     runs = reference_runs(trained.folder, "fp32")
     assert len({run.tokens for run in runs}) > 1, "the text must depend on the prompt"
     bench = EngineBench(trained.folder, "fp32", max_len(runs), "auto")
-    outcomes = list(check_exact(bench, runs, NUM_TOKENS, scenarios()))
+    outcomes = list(check_exact(bench, runs, NUM_TOKENS, scenarios(), ignore_eos=True))
     assert len(outcomes) == 16
     assert [(o.scenario, str(o.mismatch)) for o in outcomes if not o.passed] == []
-    assert not any(o.note.startswith("0 ") for o in outcomes), "nothing was exercised"
+    assert [o.scenario for o in outcomes if o.note.startswith("0 ")] == [], "not exercised"
 
 
 def test_forced_decode_in_bf16_however_the_work_is_cut(trained: Trained) -> None:
