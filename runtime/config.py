@@ -61,6 +61,8 @@ class EngineConfig:
     async_scheduling: bool | None = None
     """Schedule each step while the one before it runs, and take results one step late; None where
     the device runs by itself, which is not so on a CPU."""
+    threads: int | None = None
+    """CPU threads of this process' tensor operations; None leaves them as they are."""
     enforce_eager: bool = False
     """Capture no CUDA graphs."""
     cudagraph_capture_sizes: tuple[int, ...] | None = None
@@ -78,7 +80,7 @@ class EngineConfig:
         if self.model_impl not in MODEL_IMPLS:
             accepts = f"one of {', '.join(MODEL_IMPLS)}"
             raise InvalidParameterError("model_impl", self.model_impl, accepts)
-        for field in ("block_size", "kv_cache_bytes", "max_model_len"):
+        for field in ("block_size", "kv_cache_bytes", "max_model_len", "threads"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InvalidParameterError(field, value, "at least 1")

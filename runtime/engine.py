@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Tokens
 
+import torch
+
 from runtime.batch import ScheduledBatch
 from runtime.beam_state import BeamState
 from runtime.calibration import add_preemption_cost
@@ -57,6 +59,8 @@ class LLMEngine:
             DeviceError: the operations cannot run here.
         """
         self.config = config
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         self.plan = plan = plan_engine(config, ops=ops)
         self.model_config = sizes = plan.model
         for line in lines(explain(plan)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,9 +42,9 @@ class KVCache:
     ) -> None:
         block = (block_size, num_kv_heads, head_dim)
         self._stream = make_stream(device)
-        # Zeroed, so that block 0 never holds NaN; large pages of zeros cost nothing until written.
-        self._device = torch.zeros(
-            (num_layers, 2, num_blocks, *block), dtype=dtype, device=device
+        # Zeroed, so that block 0 never holds NaN.
+        self._device = _zeros(
+            (num_layers, 2, num_blocks, *block), dtype, device
         )  # [num_layers, key or value, num_blocks, block_size, num_kv_heads, head_dim]
         # On the host a block is in one piece over all layers: few large copies instead of many.
         self._host = self._stream.host_buffer((num_host_blocks, num_layers, 2, *block), dtype)
@@ -87,3 +88,11 @@ class KVCache:
 
     def _send(self, block_ids: Sequence[int]) -> torch.Tensor:
         return self._stream.send(np.array(block_ids, dtype=np.int64))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros; on the host they take no memory until written, which torch's own do at once."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    bytes_ = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(bytes_).view(dtype).view(shape)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import interpreter
 from runtime.config import DTYPE_NAMES, MODEL_IMPLS, EngineConfig
 from runtime.ops import OPERATION_SETS
+from runtime.threads import default_threads
 
 if TYPE_CHECKING:
     from runtime.model_sizes import ModelSizes
@@ -37,6 +38,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "seed"):
         group.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
     group.add_argument("--no-prefix-caching", action="store_true")
+    group.add_argument("--threads", type=int, help="default: physical cores that may be used")
 
 
 def add_model_impl(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -101,6 +103,7 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         max_model_len=options.max_model_len,
         seed=options.seed,
         enable_prefix_caching=not options.no_prefix_caching,
+        threads=default_threads() if options.threads is None else options.threads,
         **sizes,
     )
 

@@ -15,8 +15,11 @@ from runtime.kv_cache import LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec
 
-_MASKED_ROWS = 512
-"""Query rows of a masked prefill at once: bounds the mask and the scores of the soft cap."""
+_MASKED_ELEMENTS = 1 << 22
+"""Scores of a masked prefill at once, about: the longer the context, the fewer query rows."""
+
+_FEWEST_ROWS = 16
+_MOST_ROWS = 512
 
 
 class AttentionPlan:
@@ -133,8 +136,10 @@ def _prefill(
         done = F.scaled_dot_product_attention(heads, keys, values, is_causal=True, scale=spec.scale)
         out.copy_(done.permute(2, 0, 1, 3).flatten(1, 2))
         return
-    for low in range(0, count, _MASKED_ROWS):
-        high = min(low + _MASKED_ROWS, count)
+    rows_at_once = _MASKED_ELEMENTS // (context_len * spec.num_heads)
+    rows_at_once = min(max(rows_at_once, _FEWEST_ROWS), _MOST_ROWS)
+    for low in range(0, count, rows_at_once):
+        high = min(low + rows_at_once, count)
         first = context_len - count + low  # position of the first query
         last = context_len - count + high - 1
         start = 0 if spec.window is None else max(0, first - spec.window + 1)

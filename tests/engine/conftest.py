@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,10 @@ class Reference:
     outputs: list[list[int]]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def few_threads() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def few_threads() -> None:
     """Tiny matrices gain nothing from threads, and test processes share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)  # for every test: commands that ran in this process set their own
 
 
 @pytest.fixture(scope="session")
