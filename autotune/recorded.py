@@ -49,10 +49,10 @@ class RecordedSpace:
         """Knobs with a choice: constants tell a search nothing."""
         return tuple(knob for knob in self.knobs if len(knob.values) > 1)
 
-    def fraction(self, index: int) -> float:
-        """Optimum divided by the time of a configuration; 0 for a failure."""
-        time = self.times_us[index]
-        return 0.0 if time is None else self.best_us / time
+    def fractions(self) -> tuple[float, ...]:
+        """Optimum divided by the time of each configuration; 0 for a failure."""
+        best = self.best_us
+        return tuple(0.0 if time is None else best / time for time in self.times_us)
 
 
 def checked(space: RecordedSpace, source: str) -> RecordedSpace:

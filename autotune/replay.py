@@ -62,7 +62,7 @@ def replay(
             "ask for fewer"
         )
     candidates = Candidates(space.searched, _searched_configs(space))
-    fractions = np.array([space.fraction(i) for i in range(len(space.configs))])
+    fractions = np.array(space.fractions())
     starts = [_only(space, config) for config in warm[: options.evals // 2]]
     curves = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):

@@ -60,7 +60,7 @@ def test_a_written_file_obeys_the_shipped_schema() -> None:
 def test_fractions_of_the_optimum() -> None:
     toy = space()
     assert toy.best_us == 10.0
-    assert [toy.fraction(index) for index in (0, 3, 10)] == [1.0, 0.0, 0.5]
+    assert [toy.fractions()[index] for index in (0, 3, 10)] == [1.0, 0.0, 0.5]
 
 
 def change(**fields: Any) -> Callable[[dict[str, Any]], None]:

@@ -95,7 +95,7 @@ def test_warm_starts_are_few_different_and_first() -> None:
     for i, one in enumerate(starts):
         assert all(len(one.changes_from(other)) >= 2 for other in starts[:i])
     found = replay(target, "random", ReplayOptions(evals=10, seeds=3), starts)
-    first = target.fraction(target.configs.index(Config({**starts[0], "filter": 15})))
+    first = target.fractions()[target.configs.index(Config({**starts[0], "filter": 15}))]
     assert (found.best[:, 0] == first).all()
     assert found.warm_starts == 4
     half = replay(target, "random", ReplayOptions(evals=4, seeds=1), starts)
@@ -228,7 +228,7 @@ def expected_of_random(space: RecordedSpace, evals: int) -> float:
 
     P(none of the best i is drawn) is the product of (rest - i) / rest over the draws.
     """
-    fractions = sorted((space.fraction(i) for i in range(len(space.configs))), reverse=True)
+    fractions = sorted(space.fractions(), reverse=True)
     total, missed = len(fractions), 1.0
     mean = 0.0
     for i, fraction in enumerate(fractions[: total - evals + 1]):
