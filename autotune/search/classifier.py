@@ -14,6 +14,7 @@ from autotune.search.history import History
 from autotune.search.startup import spread
 
 _STARTUP_TRIALS = 16
+_STARTUP_DRAWS = 8
 _TOP_SHARE = 0.2
 _RANDOM_SHARE = 0.1
 """Of the guided trials, picked uniformly: the model never closes a region for good."""
@@ -36,7 +37,7 @@ class ClassifierModel:
         """Index of an unseen configuration for trial `number`."""
         unseen = np.flatnonzero(history.unseen)
         if len(history.indices) < self._startup or history.best is None:
-            return spread(self._candidates, history, number, rng)
+            return spread(self._candidates, history, number, rng, _STARTUP_DRAWS)
         scores = self._score(history)
         if number >= self._descent_from:
             near = [i for i in self._candidates.neighbours(history.best) if history.unseen[i]]

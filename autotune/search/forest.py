@@ -19,6 +19,7 @@ from autotune.search.history import History
 from autotune.search.startup import spread
 
 _STARTUP_TRIALS = 8
+_STARTUP_DRAWS = 16
 _TREES = 32
 _FEATURE_SHARE = 0.3
 _ATTENTION = 3.0
@@ -43,7 +44,7 @@ class ForestModel:
     def pick(self, history: History, number: int, rng: np.random.Generator) -> int:
         """Index of an unseen configuration for trial `number`."""
         if len(history.indices) + len(history.batch) < self._startup or history.best is None:
-            return spread(self._candidates, history, number, rng)
+            return spread(self._candidates, history, number, rng, _STARTUP_DRAWS)
         if self._scored_at != history.batch_start:
             self._score(history)
         open_ = history.unseen[self._pool]

@@ -7,18 +7,20 @@ import numpy as np
 from autotune.search.candidates import Candidates
 from autotune.search.history import History
 
-_DRAWN = 16
-"""Random configurations of which the one farthest from all taken is picked."""
 
+def spread(
+    candidates: Candidates, history: History, number: int, rng: np.random.Generator, draws: int
+) -> int:
+    """Alternate between the prior's favourites and `draws` random picks, away from what was taken.
 
-def spread(candidates: Candidates, history: History, number: int, rng: np.random.Generator) -> int:
-    """Alternate between the prior's favourites and random picks, away from what was taken."""
+    Of those on offer, the one farthest from all taken is returned.
+    """
     unseen = np.flatnonzero(history.unseen)
     if candidates.prior is not None and number % 2 == 0:
         order = unseen[np.argsort(candidates.prior[unseen], kind="stable")]
         drawn = order[: max(8, len(order) // 50)]
     else:
-        drawn = rng.choice(unseen, size=min(len(unseen), _DRAWN), replace=False)
+        drawn = rng.choice(unseen, size=min(len(unseen), draws), replace=False)
     taken = list(history.indices + history.batch)
     if not taken:
         return int(drawn[0])
