@@ -2,7 +2,9 @@
 
 Mapping (after github.com/foundation-model-stack/vllm-triton-backend, Apache-2.0): our prefill
 kernel with block_m = BLOCK_M, tile = BLOCK_N, page ids gathered for each key, one masked loop and
-no prefetch; warps and stages as they are. Its loop ends where causality ends.
+no prefetch; warps and stages as they are. The times say that the version which was measured walked
+all keys of a sequence, whatever causality left: the last 2048 of 4096 queries take 0.53 of the time
+of all, where skipping would make it 0.74, and a tile takes the same 4.9 µs at every length.
 
 The records name powers of two of the longest and mean lengths, not the batch. Their benchmark goes
 through batch sizes in rising order, and a problem is tuned when its key first comes up; so the
@@ -100,13 +102,10 @@ def _walk(batch: Batch, tokens: Array, tile: Array) -> tuple[Array, Array, Array
         for width in np.unique(tokens):
             at = tokens == width
             blocks = math.ceil(query / width)
-            ends = context - query + (np.arange(blocks) + 1) * width
-            ends = np.minimum(context, ends)
-            tiles = np.ceil(ends[:, None] / tile[at][None, :])  # [blocks, candidates]
             programs[at] += blocks
-            steps[at] += tiles.sum(axis=0)
-            longest[at] = np.maximum(longest[at], tiles.max(axis=0))
-            keys[at] += ends.sum()
+            steps[at] += blocks * np.ceil(context / tile[at])
+            longest[at] = np.maximum(longest[at], np.ceil(context / tile[at]))
+            keys[at] += blocks * context
     return programs, steps, longest, keys
 
 

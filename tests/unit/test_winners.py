@@ -121,7 +121,7 @@ def test_attention_is_our_prefill() -> None:
     # One sequence of 512: 32 blocks of 16 tokens for each of 8 heads, the longest over 16 tiles.
     assert at(case, "grid") == 32 * 8
     assert at(case, "longest_steps") == 16
-    assert at(case, "loop_steps") == np.mean([np.ceil(16 * (b + 1) / 32) for b in range(32)])
+    assert at(case, "loop_steps") == 16, "causality skips nothing in the version that was measured"
 
 
 def test_batches_are_the_benchmarks_first_of_their_key() -> None:
