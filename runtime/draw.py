@@ -112,5 +112,7 @@ def _invert(shares: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     total = cumulative[:, -1:]
     place = torch.searchsorted(cumulative, numbers[:, None] * total, right=True)
     # Rounding may reach the total: then it is the last place that has any share.
-    last = torch.searchsorted(cumulative, total.contiguous())
+    # Logits that are not numbers give no place at all, and the last token: an index beyond it would
+    # take every request down with this one.
+    last = torch.searchsorted(cumulative, total.contiguous()).clamp_(max=shares.shape[1] - 1)
     return torch.minimum(place, last)[:, 0]

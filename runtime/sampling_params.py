@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from runtime.errors import InvalidParameterError
 
 MAX_SEED = 2**63 - 1
+LEAST_TEMPERATURE = 1e-3
+"""Below it, only ties could still be drawn, and logits divided by it might overflow: greedy."""
 
 
 def _check(holds: bool, field: str, value: object, accepts: str) -> None:
@@ -42,7 +44,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     temperature: float = 1.0
-    """0 is greedy."""
+    """0, and what is next to it, is greedy."""
     top_p: float = 1.0
     top_k: int = 0
     """0 considers every token; so does -1, which clients of other servers send."""
@@ -74,16 +76,16 @@ class SamplingParams:
             value = getattr(self, field)
             _check(_is_float(value, -2, 2), field, value, "a number from -2 to 2")
         _check(
-            _is_float(self.repetition_penalty, 0, math.inf, low_open=True),
+            _is_float(self.repetition_penalty, 0.01, 100),
             "repetition_penalty",
             self.repetition_penalty,
-            "a number above 0",
+            "a number from 0.01 to 100",
         )
         _check(
-            _is_float(self.temperature, 0, math.inf),
+            _is_float(self.temperature, 0, 1000),
             "temperature",
             self.temperature,
-            "a number of at least 0",
+            "a number from 0 to 1000",
         )
         _check(
             _is_float(self.top_p, 0, 1, low_open=True), "top_p", self.top_p, "above 0 and at most 1"
@@ -140,7 +142,7 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         """Whether the most likely token is always taken."""
-        return self.temperature == 0
+        return self.temperature < LEAST_TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)

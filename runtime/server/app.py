@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 import runtime
@@ -108,7 +108,11 @@ def _models(front: Frontend) -> APIRouter:
 def _operations(front: Frontend) -> APIRouter:
     router = APIRouter(responses=ERRORS)
 
-    @router.get("/health", responses={200: {"description": "Requests are taken."}})
+    @router.get(
+        "/health",
+        response_class=Response,
+        responses={200: {"description": "Requests are taken.", "content": {}}},
+    )
     async def health() -> Response:
         """200 if requests are taken; 503 while loading or draining, or without an engine."""
         if front.status is ServerStatus.READY:
@@ -122,6 +126,7 @@ def _operations(front: Frontend) -> APIRouter:
 
     @router.get(
         "/metrics",
+        response_class=PlainTextResponse,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def read_metrics() -> Response:

@@ -52,6 +52,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"min_p": 1.5}, "min_p"),
     ({"presence_penalty": 3}, "presence_penalty"),
     ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"repetition_penalty": 5e-324}, "repetition_penalty"),
     ({"seed": 2**63}, "seed"),
     ({"stop": ["a"] * 5}, "stop"),
     ({"stop": "x" * 257}, "stop"),
@@ -285,3 +286,21 @@ def test_version_and_schema(server: LiveServer) -> None:
         "/metrics",
     }
     assert "422" not in json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 5e-324},
+        {"temperature": 1e-40, "top_k": 3, "min_p": 0.1},
+        {"temperature": 100, "top_p": 5e-324},
+        {"repetition_penalty": 0.01, "presence_penalty": 2},
+        {"repetition_penalty": 100, "frequency_penalty": -2},
+        {"logit_bias": {str(i): -100 for i in range(300)}},
+    ],
+)
+def test_extreme_parameters_disturb_nobody(server: LiveServer, fields: dict[str, Any]) -> None:
+    answer = server.complete(max_tokens=12, ignore_eos=True, **fields)
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 12
+    assert server.get("/health").status_code == 200
