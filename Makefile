@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo demo-model test check format gate gate-gpu soak bench-scheduler bench-step clean
+.PHONY: help demo demo-model test check format gate gate-gpu soak bench-scheduler bench-step \
+	fuzz-server stress clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -57,6 +58,12 @@ bench-scheduler: $(STAMP) ## microseconds per scheduler step at 256 running sequ
 
 bench-step: $(STAMP) ## microseconds of the host per decode step at 256 sequences, without the model
 	$(BIN)/python ci/bench_step.py
+
+fuzz-server: $(STAMP) ## 200 examples, right and wrong, for every operation of the server's API
+	PYTHONPATH=.:tests/engine:tests/server $(BIN)/python tests/server/fuzz_api.py --examples 200
+
+stress: $(STAMP) ## 50,000 short requests over 256 connections; three minutes: SECONDS=180
+	$(BIN)/python ci/stress.py $(if $(SECONDS),--seconds $(SECONDS))
 
 clean:           ## remove the virtual environment and tool caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

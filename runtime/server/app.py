@@ -47,7 +47,7 @@ def build_app(front: Frontend) -> ASGIApp:
     app.include_router(_models(front))
     app.include_router(_operations(front))
     install_handlers(app)
-    make_schema(app, has_key=bool(front.config.api_keys))
+    make_schema(app, front.config)
     return Guard(app, front.config)
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from runtime.server.config import ServerConfig
 from runtime.server.guard import OPEN_PATHS
 from runtime.server.responses import ErrorAnswer
 
@@ -29,6 +30,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 """Every route's."""
 
+_WITH_MODEL = ("CompletionRequest", "ChatRequest", "TokenizeRequest", "DetokenizeRequest")
+
 _EVENTS = (
     "With stream=true: server-sent events, each a JSON chunk; an error ends the stream as "
     '`{"error": …}`; the last event is `[DONE]`.'
@@ -41,21 +44,22 @@ def json_or_events(answer: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": answer, "content": {"text/event-stream": events}}}
 
 
-def make_schema(app: FastAPI, *, has_key: bool) -> None:
+def make_schema(app: FastAPI, config: ServerConfig) -> None:
     """Have the application give this schema."""
 
     def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            _mend(found, has_key)
+            _mend(found, config)
             app.openapi_schema = found
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
 
 
-def _mend(schema: dict[str, Any], has_key: bool) -> None:
-    """Take out what FastAPI supposes of every application, put in the key."""
+def _mend(schema: dict[str, Any], config: ServerConfig) -> None:
+    """Take out what FastAPI supposes of every application, put in the key and the models."""
+    has_key = bool(config.api_keys)
     for path, operations in schema["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
@@ -64,5 +68,8 @@ def _mend(schema: dict[str, Any], has_key: bool) -> None:
     components = schema["components"]
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
+    names = {"enum": [*config.served_model_names, None], "title": "Model"}
+    for name in _WITH_MODEL:
+        components["schemas"][name]["properties"]["model"] = names
     if has_key:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
