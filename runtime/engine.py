@@ -93,7 +93,6 @@ class LLMEngine:
             capture_sizes=config.cudagraph_capture_sizes
             or default_capture_sizes(limits.max_num_seqs),
         )
-        self.dtype = plan.dtype
         if config.preemption_mode == "auto" and limits.num_host_blocks:
             limits = add_preemption_cost(
                 limits,

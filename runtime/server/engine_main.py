@@ -73,14 +73,16 @@ def main(arguments: list[str]) -> int:
 
 def describe(engine: LLMEngine, load_s: float) -> EngineFacts:
     """Introduce a loaded engine."""
+    from runtime.explain import explain
     from runtime.scheduler_config import SchedulingPolicy
-    from runtime.server.messages import EngineFacts
+    from runtime.server.messages import EngineFacts, KernelFact
 
     limits = engine.scheduler.config
+    found = explain(engine.plan)
     return EngineFacts(
-        device=str(engine.config.device),
-        dtype=str(engine.dtype).removeprefix("torch."),
-        operations=engine.config.ops,
+        device=found.device,
+        dtype=found.dtype,
+        operations=found.ops,
         architecture=engine.model_config.architecture,
         block_size=limits.block_size,
         num_blocks=engine.scheduler.stats().num_usable_blocks,
@@ -90,7 +92,11 @@ def describe(engine: LLMEngine, load_s: float) -> EngineFacts:
         max_pool_tokens=limits.max_pool_tokens,
         vocab_size=engine.model_config.vocab_size,
         has_priorities=limits.policy is SchedulingPolicy.PRIORITY,
-        kernels=[],
+        kernels=[
+            KernelFact(row.operation, row.sizes, row.kernel, row.tier, row.provenance, row.gain)
+            for row in found.kernels
+            if row.tier is not None
+        ],
         load_s=load_s,
     )
 

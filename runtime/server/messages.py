@@ -54,6 +54,19 @@ class Progress(Message, frozen=True, array_like=True, tag=True):
     stage: str
 
 
+class KernelFact(msgspec.Struct, frozen=True, array_like=True):
+    """A tuned kernel in use, at some sizes."""
+
+    operation: str
+    sizes: str
+    kernel: str
+    tier: str
+    provenance: str | None
+    """"measured", "predicted", …"""
+    gain: float | None
+    """Over the kernel's default configuration."""
+
+
 class EngineFacts(msgspec.Struct, frozen=True, array_like=True):
     """What the front end must know to refuse a request by itself, and to introduce the engine."""
 
@@ -71,8 +84,7 @@ class EngineFacts(msgspec.Struct, frozen=True, array_like=True):
     vocab_size: int
     """Width of the logits, which may exceed the tokenizer's vocabulary."""
     has_priorities: bool
-    kernels: list[str]
-    """A line for each tuned kernel in use: its name, its tier, its gain."""
+    kernels: list[KernelFact]
     load_s: float
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,9 +195,17 @@ class Server:
             f"{facts.max_model_len}, at most {facts.max_num_seqs} sequences at once, queue "
             f"{facts.max_queue_len}"
         )
-        for line in facts.kernels or ["none tuned: this operation set has no tuned kernels"]:
+        for line in _kernel_lines(facts):
             self._say(f"kernels  {line}")
         self._say(f"ready    {address(listener)} (loaded in {load_s:.1f} s)")
+
+
+def _kernel_lines(facts: EngineFacts) -> list[str]:
+    """How many sizes of each tuned kernel were found at each tier; `--explain` lists them all."""
+    counts = Counter((fact.kernel, fact.tier) for fact in facts.kernels)
+    if not counts:
+        return [f"none tuned: {facts.operations} operations"]
+    return [f"{kernel}: {number} sizes {tier}" for (kernel, tier), number in counts.items()]
 
 
 class LoadError(EngineError):
