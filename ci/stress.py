@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "engine"), str(ROOT / "tests" / "server")]
 
 MAX_GROWTH_MB = 50
-WARM_UP = 0.1
-"""Share of the run after which memory is measured first."""
+WARM_UP_REQUESTS = 5000
+WARM_UP_SHARE = 1 / 3
+"""Memory is measured first after so many requests, or this share of a shorter run."""
 
 
 @dataclass
@@ -144,7 +145,8 @@ async def _run(
             if end_s is not None and time.monotonic() > end_s:
                 return
             await _one(host, int(port), source, tally)
-            if not before and progress() > WARM_UP:
+            is_warm = tally.total >= WARM_UP_REQUESTS or progress() > WARM_UP_SHARE
+            if not before and is_warm:
                 before.extend(map(_rss_mb, pids))
 
     async def report() -> None:
