@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from autotune.arch import GPUS, lookup
+from autotune.cli.output import print_json
 from autotune.errors import UsageError
 from autotune.files import write_atomically
 from autotune.kernels import KERNELS, load_kernel
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--studies", metavar="DIR", help="folder of search journals (default: where run keeps them)"
     )
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
 
 def handle(options: argparse.Namespace) -> int:
@@ -53,5 +55,10 @@ def handle(options: argparse.Namespace) -> int:
     studies = list(read_studies(studies_dir(options.studies)))
     write_atomically(options.out, page(reports, studies))
     points = sum(len(kernel.rows) for _, kernels in reports for kernel in kernels)
+    if options.json:
+        gpus_told = [arch.name for arch, _ in reports]
+        print_json({"out": str(options.out), "gpus": gpus_told, "selections": points,
+                    "searches": len(studies)})  # fmt: skip
+        return 0
     print(f"{options.out}: {len(reports)} GPUs, {points} selections, {len(studies)} searches")
     return 0
