@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo demo-model test check format gate gate-gpu soak bench-scheduler bench-step \
+.PHONY: help demo demo-model test check format gate gate-gpu evidence soak bench-scheduler bench-step \
 	fuzz-server stress clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
@@ -49,6 +49,9 @@ gate: $(STAMP)   ## templates still compile to the committed facts (BASE=checkou
 
 gate-gpu: $(STAMP) ## the same, then what differs from BASE timed on this machine's GPU
 	$(BIN)/autotune gate $(BASE) . $(GATE_REPORTS)
+
+evidence: $(STAMP) ## rehearse what ci/gpu_evidence.sh does on a GPU, on a simulated one
+	PYTHON=$(BIN)/python ci/gpu_evidence.sh --simulate h200 --budget 60 --out out/evidence
 
 soak: $(STAMP)   ## 100,000 random scheduler steps against a shadow of the KV cache
 	$(BIN)/python ci/soak.py --steps 100000

@@ -65,7 +65,32 @@ def check(
     spec: KernelSpec[Any], module: ModuleType, problem: Problem, seed: int, device: str
 ) -> Errors:
     """Run `module` once on inputs drawn from `seed` and measure its error."""
-    inputs = spec.make_inputs(problem, seed, device)
-    reference = spec.reference(problem, inputs)
-    out = spec.run(module, problem, inputs)
-    return errors_of(out.cpu(), reference.cpu())
+    return Checker(spec, problem, seed, device).errors(module)
+
+
+class Checker:
+    """Poisoned inputs and their reference, made once for many candidates of one problem."""
+
+    def __init__(self, spec: KernelSpec[Any], problem: Problem, seed: int, device: str) -> None:
+        self._spec = spec
+        self._problem = problem
+        self._inputs = spec.make_inputs(problem, seed, device)
+        self._poisoned = self._inputs["out"].clone()
+        self._reference = spec.reference(problem, self._inputs).cpu()
+
+    def errors(self, module: ModuleType) -> Errors:
+        """Run a rendered module on an output that is poisoned again, and measure its error."""
+        self._inputs["out"].copy_(self._poisoned)
+        out = self._spec.run(module, self._problem, self._inputs)
+        return errors_of(out.cpu(), self._reference)
+
+    def wrong(self, module: ModuleType) -> str | None:
+        """Why a module is not right within the kernel's tolerance; None if it is."""
+        return complaint(self.errors(module), self._spec.tolerance(self._problem))
+
+
+def complaint(errors: Errors, tolerance: Tolerance) -> str | None:
+    """Why errors are not allowed, in a few words; None if they are."""
+    if errors.within(tolerance):
+        return None
+    return f"{errors}; allowed {tolerance.relative:.1e} and {tolerance.elementwise:.1e}"

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from autotune.cell import Cell
-from autotune.device import LocalDevice
-from autotune.pool import Outcome, WorkerPool
 from autotune.problem import Problem
-from autotune.race import speedup, timing
+from autotune.race import Interval, Race, speedup
 from autotune.records import CompileReport, Environment, Evaluation, Provenance, Selection, Status
-from autotune.render import TemplateFolder
 from autotune.select import LEAST_GAIN
 from autotune.space import Config
-
-_CHECK_TIMEOUT_S = 60.0
-_RACE_TIMEOUT_S = 300.0
 
 
 class Device(Protocol):
@@ -33,64 +24,11 @@ class Device(Protocol):
         """Why a configuration must not be timed (wrong, crashed), None if it is right."""
         ...
 
-    def race(self, cell: Cell, point: Problem, configs: Sequence[Config]) -> list[list[float]]:
-        """Samples in microseconds for each configuration, taken in turns; empty on failure."""
+    def race(
+        self, cell: Cell, point: Problem, configs: Sequence[Config], *, fresh: bool = False
+    ) -> Race:
+        """Time configurations in turns; `fresh` in a process that has run nothing before."""
         ...
-
-
-class Gpu:
-    """The first GPU of this machine, driven through a worker that may die."""
-
-    def __init__(
-        self, local: LocalDevice, pool: WorkerPool, templates: TemplateFolder, cache: Path
-    ) -> None:
-        self._local = local
-        self._pool = pool
-        self._templates = templates
-        self._cache = cache
-
-    def describe(self, environment: Environment) -> Environment:
-        """Add torch, driver and device name."""
-        return dataclasses.replace(
-            environment,
-            torch=importlib.metadata.version("torch"),
-            driver=self._local.driver,
-            device=self._local.name,
-        )
-
-    def wrong(self, cell: Cell, config: Config) -> str | None:
-        """Check on the kernel's first hard problem's sizes, with poisoned memory."""
-        sizes = cell.spec.hard_problems()[0].nearest_axes()
-        request = self._request("check", cell, cell.problem.at(**sizes))
-        request["path"] = self._path(cell, config)
-        ((_, reply),) = self._pool.run([request], _CHECK_TIMEOUT_S)
-        if reply.outcome is not Outcome.ANSWERED:
-            return reply.detail
-        reason: str | None = reply.answer.get("reason")
-        return reason
-
-    def race(self, cell: Cell, point: Problem, configs: Sequence[Config]) -> list[list[float]]:
-        """Time in one process, interleaved."""
-        request = self._request("race", cell, point)
-        request["paths"] = [self._path(cell, config) for config in configs]
-        ((_, reply),) = self._pool.run([request], _RACE_TIMEOUT_S)
-        if reply.outcome is not Outcome.ANSWERED or reply.answer["status"] != Status.OK:
-            return []
-        samples: list[list[float]] = reply.answer["samples"]
-        return samples
-
-    def _request(self, operation: str, cell: Cell, problem: Problem) -> dict[str, object]:
-        axes = {**problem.exact_axes(), **problem.nearest_axes()}
-        return {
-            "op": operation,
-            "kernel": cell.spec.name,
-            "problem": axes,
-            "seed": 0,
-            "device": "cuda",
-        }
-
-    def _path(self, cell: Cell, config: Config) -> str:
-        return str(self._templates.render(cell.spec, cell.problem, config).write(self._cache))
 
 
 def measure(
@@ -132,34 +70,68 @@ def _measure_at(
         if config not in faults:
             faults[config] = device.wrong(cell, config)
     sound = [config for config in entrants if faults[config] is None]
-    samples = device.race(cell, point, sound) if sound else []
-    if not samples:
+    run = device.race(cell, point, sound) if sound else Race.failed(0, "nobody is right")
+    timed = [index for index, samples in enumerate(run.samples_us) if samples]
+    if not timed:
         return predicted
-    times = {config: timing(s) for config, s in zip(sound, samples, strict=True)}
-    best = min(times, key=lambda config: times[config].median_us)
-    reason = f"fastest of {len(sound)} timed in turns"
-    if best == default:
-        reason = f"the default: {reason}"
-    if default in times and best != default:
-        gain = speedup(samples[sound.index(default)], samples[sound.index(best)])
-        if gain.low <= 1.0 or gain.ratio < LEAST_GAIN:
-            best = default
-            reason = (
-                f"the default: the best of {len(sound)} timed gave {gain.ratio:.3f}x "
-                f"[{gain.low:.3f}, {gain.high:.3f}]"
-            )
-        else:
-            reason += f"; {gain.ratio:.3f}x the default [{gain.low:.3f}, {gain.high:.3f}]"
+    winner = min(timed, key=lambda index: run.timing(index).median_us)
+    base = sound.index(default) if default in sound else None
+    base = base if base in timed else None
+    winner, confirmed, reason = _dethrone(cell, point, device, sound, run, winner, base)
+    best, final = sound[winner], run.timing(winner, confirmed)
     return Selection(
         exact=point.exact_axes(),
         nearest=point.nearest_axes(),
         config=best,
         provenance=Provenance.MEASURED,
-        time_us=times[best].median_us,
+        time_us=final.median_us,
         error_factor=None,
-        default_us=times[default].median_us if default in times else None,
+        default_us=None if base is None else run.timing(base).median_us,
         floor_us=cell.floor_us(point),
-        reason=reason,
+        reason=f"{reason}, of {len(timed)} timed in turns",
         reports=reports[cell.space.binary_of(best)],
-        timing=times[best],
+        timing=final,
     )
+
+
+def _dethrone(
+    cell: Cell,
+    point: Problem,
+    device: Device,
+    sound: Sequence[Config],
+    run: Race,
+    winner: int,
+    base: int | None,
+) -> tuple[int, float | None, str]:
+    """Who is selected, its median in a fresh process, and why.
+
+    The default stays unless the winner beats it in the race and again in a process of its own.
+    """
+    contest = [winner] if base in (None, winner) else [base, winner]
+    if base is not None and base != winner:
+        gain = speedup(run.samples_us[base], run.samples_us[winner])
+        if not _convincing(gain):
+            return base, None, f"the default: the best gave {_text(gain)}"
+    again = device.race(cell, point, [sound[index] for index in contest], fresh=True)
+    if not all(again.samples_us):
+        if base is not None and base != winner:
+            return base, None, "the default: the fastest failed in a fresh process"
+        return winner, None, "fastest; not confirmed, a fresh process failed"
+    confirmed = again.timing(len(contest) - 1).median_us
+    if base is None:
+        return winner, confirmed, "fastest"
+    if base == winner:
+        return winner, confirmed, "the default: fastest"
+    second = speedup(again.samples_us[0], again.samples_us[1])
+    if not _convincing(second):
+        before = again.timing(0).median_us
+        return base, before, f"the default: in a fresh process the fastest gave {_text(second)}"
+    return winner, confirmed, f"fastest; {_text(gain)} the default, {_text(second)} when repeated"
+
+
+def _convincing(gain: Interval) -> bool:
+    return gain.low > 1.0 and gain.ratio >= LEAST_GAIN
+
+
+def _text(gain: Interval) -> str:
+    return f"{gain.ratio:.3f}x [{gain.low:.3f}, {gain.high:.3f}]"

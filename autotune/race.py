@@ -1,29 +1,26 @@
-"""Interleaved timing of a few candidates on the device of this process, and the statistics of it.
+"""Races: a few candidates timed in turns, and the statistics of it.
 
-Events around each launch, L2 flushed before and outside of them, candidates taking turns so that
-drifts of clock and temperature hit all alike (as nvbench and Helion's final re-timing do).
+Candidates take turns, each round starting with another one, so that drifts of clock and
+temperature hit all alike (as in nvbench and Helion's final re-timing). Between rounds the GPU's
+clocks are read: a round during which heat or a power brake held it back is thrown away, and kept
+beside the others. How one sample is taken is a stopwatch's business (`stopwatch`, `simulated`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
 import numpy as np
 
-from autotune.records import Timing
+from autotune.clocks import ClockReading, Clocks
+from autotune.policy import Mode, Policy
+from autotune.records import Conditions, Timing
 
-if TYPE_CHECKING:
-    import torch
-
-_FLUSH_BYTES = 256 << 20
-"""More than any L2, MI300X's 256 MB Infinity Cache just covered."""
-_WARM_UP_LAUNCHES = 5
-_LEAST_ROUNDS, _MOST_ROUNDS = 20, 200
-_TARGET_US = 200_000.0
-"""Time to spend on one candidate."""
 _BOOTSTRAP_DRAWS = 2000
 
 
@@ -36,38 +33,121 @@ class Interval:
     high: float
 
 
-def race(launches: Sequence[Callable[[], object]], device: str) -> list[list[float]]:
-    """Time all launches in turns; returns one list of samples each, microseconds.
+@dataclass(frozen=True, slots=True)
+class Race:
+    """All that was seen. Lists over entrants run in parallel, those over rounds, too."""
 
-    The number of rounds follows from a first estimate, so that slow candidates do not take minutes
-    nor fast ones too few samples.
+    mode: Mode
+    samples_us: tuple[tuple[float, ...], ...]
+    """Microseconds [entrants][rounds]; no rounds for an entrant with a fault."""
+    faults: tuple[str | None, ...]
+    """Why an entrant was not timed."""
+    discarded_us: tuple[tuple[float, ...], ...]
+    """Microseconds [rounds][entrants without a fault] of rounds that were thrown away."""
+    clocks: tuple[ClockReading | None, ...]
+    """After each round, discarded ones included, in the order of time."""
+    stopped: str
+    """Why no further round: "spread", "settled", "rounds", "time", "failed"."""
+
+    @classmethod
+    def failed(cls, entrants: int, why: str) -> Self:
+        """A race that gave nothing."""
+        return cls(Mode.EAGER, ((),) * entrants, (why,) * entrants, (), (), "failed")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(
+            Mode(data["mode"]),
+            tuple(map(tuple, data["samples_us"])),
+            tuple(data["faults"]),
+            tuple(map(tuple, data["discarded_us"])),
+            tuple(r if r is None else ClockReading.from_json(r) for r in data["clocks"]),
+            data["stopped"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dataclasses.asdict(self) | {"mode": self.mode.value}
+
+    def with_faults(self, faults: Sequence[str | None]) -> Self:
+        """The race of those that took part, amid those that have a fault and did not."""
+        rows = iter(self.samples_us)
+        samples = tuple(() if fault is not None else next(rows) for fault in faults)
+        return dataclasses.replace(self, samples_us=samples, faults=tuple(faults))
+
+    def timing(self, entrant: int, confirmed_us: float | None = None) -> Timing:
+        """Median and quartiles of an entrant that was timed, and under which conditions."""
+        readings = [reading for reading in self.clocks if reading is not None]
+        speeds = [reading.sm_mhz for reading in readings if reading.sm_mhz is not None]
+        conditions = Conditions(
+            mode=self.mode.value,
+            sm_mhz=round(statistics.median(speeds)) if speeds else None,
+            power_capped=(
+                round(sum(r.power_capped for r in readings) / len(readings), 3)
+                if readings
+                else None
+            ),
+            discarded=len(self.discarded_us),
+            confirmed_us=confirmed_us,
+        )
+        return dataclasses.replace(timing(self.samples_us[entrant]), conditions=conditions)
+
+
+def race(stopwatches: Sequence[Callable[[], float]], clocks: Clocks, policy: Policy) -> Race:
+    """Time all in turns until their medians are settled or the time is up.
+
+    Args:
+        stopwatches: each takes one sample and returns microseconds; ready to go.
+        clocks: of the device that they run on.
+        policy: when to stop.
     """
-    import torch
+    kept: list[list[float]] = []  # [rounds][entrants]
+    discarded: list[tuple[float, ...]] = []
+    readings: list[ClockReading | None] = []
+    end = time.monotonic() + policy.cap_s
+    count, stopped = len(stopwatches), "rounds"
+    while len(kept) < policy.most_rounds:
+        first = len(readings) % count
+        taken = [0.0] * count
+        for turn in range(count):
+            which = (first + turn) % count
+            taken[which] = stopwatches[which]()
+        reading = clocks.read()
+        readings.append(reading)
+        spoiled = reading is not None and reading.spoiled
+        if spoiled and len(discarded) < policy.most_discards:
+            time.sleep(min(1.0, policy.pause_s * 2 ** len(discarded)))
+            discarded.append(tuple(taken))
+        else:
+            kept.append(taken)
+            if len(kept) >= policy.least_rounds and (reason := _settled(kept, policy)):
+                stopped = reason
+                break
+        if time.monotonic() > end and len(kept) >= min(3, policy.least_rounds):
+            stopped = "time"
+            break
+    columns = tuple(zip(*kept, strict=True))
+    return Race(policy.mode, columns, (None,) * count, tuple(discarded), tuple(readings), stopped)
 
-    flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
-    for launch in launches:
-        for _ in range(_WARM_UP_LAUNCHES):
-            launch()
-    slowest_us = max(_once(launch, flush) for launch in launches)
-    rounds = int(min(_MOST_ROUNDS, max(_LEAST_ROUNDS, _TARGET_US / slowest_us)))
-    samples: list[list[float]] = [[] for _ in launches]
-    for number in range(rounds):
-        for turn in range(len(launches)):
-            which = (turn + number) % len(launches)
-            samples[which].append(_once(launches[which], flush))
-    return samples
+
+def _settled(kept: Sequence[Sequence[float]], policy: Policy) -> str | None:
+    """Why more rounds would tell no more; None while they may. After nvbench's stopping rule."""
+    rows = np.asarray(kept)
+    spread = _spread(rows)
+    if bool((spread < policy.spread).all()):
+        return "spread"
+    if len(kept) < 2 * policy.least_rounds:
+        return None
+    before = _spread(rows[: len(kept) // 2])
+    return "settled" if bool((abs(spread - before) <= policy.settled * spread).all()) else None
 
 
-def _once(launch: Callable[[], object], flush: torch.Tensor) -> float:
-    import torch
-
-    flush.zero_()
-    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    launch()
-    stop.record()
-    stop.synchronize()
-    return 1000.0 * float(start.elapsed_time(stop))
+def _spread(rows: np.typing.NDArray[np.float64]) -> np.typing.NDArray[np.float64]:
+    """Relative deviation of each column, from its quartiles, so that an outlier counts little."""
+    q1, median, q3 = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
+    spread: np.typing.NDArray[np.float64] = (q3 - q1) / 1.349 / median
+    return spread
 
 
 def timing(samples: Sequence[float]) -> Timing:

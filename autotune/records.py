@@ -72,6 +72,22 @@ class CompileReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which a latency was measured; L2 is flushed before each sample, clocks are as found."""
+
+    mode: str
+    """"graph" or "eager"."""
+    sm_mhz: int | None
+    """Median SM clock between rounds; None where the GPU does not tell."""
+    power_capped: float | None
+    """Share of rounds that the power limit held back."""
+    discarded: int
+    """Rounds thrown away because of heat or a power brake."""
+    confirmed_us: float | None = None
+    """Median of a second race in a fresh process."""
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """A measured latency: median and quartiles of `samples`, microseconds."""
 
@@ -79,6 +95,14 @@ class Timing:
     q1_us: float
     q3_us: float
     samples: int
+    conditions: Conditions | None = None
+    """None in files written before they were recorded."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        conditions = data.get("conditions")
+        return cls(**{**data, "conditions": conditions and Conditions(**conditions)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ def _read_selection(
         floor_us=point["floor_us"],
         reason=point["reason"],
         reports=binaries.get(point["binary"], ()),
-        timing=None if point["timing"] is None else Timing(**point["timing"]),
+        timing=None if point["timing"] is None else Timing.from_json(point["timing"]),
     )
     if _binary_digest(selection) != point["binary"]:
         raise AutotuneError(f"{at.label('nearest')}: there is no binary {point['binary']}")

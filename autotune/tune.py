@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotune.build import Builder
 from autotune.cell import Cell
@@ -18,9 +19,14 @@ from autotune.measure import Device, measure
 from autotune.progress import Reporter
 from autotune.records import Environment, Evaluation, Selection, Status, to_json
 from autotune.results import CellResult, ResultsStore
-from autotune.search.candidates import Candidates
-from autotune.search.ledger import Asked, Ledger, Storage, open_storage
 from autotune.select import select
+from autotune.space import Config
+
+if TYPE_CHECKING:
+    from autotune.search.ledger import Ledger, Storage
+
+_BATCH = 64
+"""Binaries of an exhaustive run between two looks at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,11 @@ class SearchOptions:
         """Number of binaries to try in a cell."""
         wanted = self.trials if self.trials is not None else EFFORTS[self.effort].trials
         return len(cell.binaries) if wanted is None else min(wanted, len(cell.binaries))
+
+    @property
+    def learns(self) -> bool:
+        """Whether a sampler picks; "exhaustive" goes through a list and needs no Optuna."""
+        return self.effort != "exhaustive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +77,7 @@ def tune(
     """
     done = []
     for number, cell in enumerate(cells):
-        journal = studies / f"{_study_name(cell)}.journal"
-        storage = open_storage(options.storage_url, journal, fresh=not options.resume)
+        storage = _open_storage(cell, studies, options) if options.learns else None
         share = deadline.share(len(cells) - number)
         result = tune_cell(cell, builder, storage, options, share, reporter, device)
         path = store.merge(cell.arch.name, cell.spec.name, [result])
@@ -79,39 +89,81 @@ def tune(
 def tune_cell(
     cell: Cell,
     builder: Builder,
-    storage: Storage,
+    storage: Storage | None,
     options: SearchOptions,
     deadline: Deadline,
     reporter: Reporter,
     device: Device | None = None,
 ) -> CellResult:
-    """Search one cell: seeds first, then the sampler, until trials or time run out."""
+    """Search one cell until trials or time run out, then select and, with a device, measure."""
     trials = options.trials_for(cell)
     reporter.cell(cell.spec.name)  # all of the axes would push the bar off a terminal
-    ledger = _open_ledger(cell, builder, storage, options, trials)
-    duplicates = DuplicateFinder()
-    evaluations: list[Evaluation] = []
-    values: list[float] = []
+    judge = _Judge(cell, builder, reporter)
+    if storage is None:
+        stopped = _list_all(judge, trials, deadline)
+    else:
+        ledger = _open_ledger(cell, builder, storage, options, trials)
+        stopped = _search(judge, ledger, trials, deadline)
+    if stopped == "budget":
+        reporter.advance(trials - len(judge.evaluations))
+    selections = select(cell, judge.evaluations)
+    if device is not None:
+        finalists = EFFORTS[options.effort].finalists
+        selections = measure(cell, judge.evaluations, selections, device, finalists)
+    environment = builder.environment if device is None else device.describe(builder.environment)
+    return _result(cell, builder, environment, options, judge.evaluations, selections, stopped)
 
-    def judge(batch: Sequence[Asked], on_done: Callable[[], None]) -> list[float | None]:
+
+class _Judge:
+    """Evaluates batches of binaries, remembers all, and reports."""
+
+    def __init__(self, cell: Cell, builder: Builder, reporter: Reporter) -> None:
+        self.cell = cell
+        self.reporter = reporter
+        self.evaluations: list[Evaluation] = []
+        self._builder = builder
+        self._duplicates = DuplicateFinder()
+        self._best: float | None = None
+
+    def __call__(
+        self, binaries: Sequence[Config], on_done: Callable[[], None]
+    ) -> list[float | None]:
         """Evaluate a batch; its objectives, None for what is out of the race."""
-        configs = [cell.representative(asked.config) for asked in batch]
-        judged = builder.evaluate(cell.spec, cell.problem, configs, on_done)
-        screened = [duplicates.screen(evaluation) for evaluation in judged]
-        evaluations.extend(screened)
-        found = [cell.objective(e) if e.status is Status.OK else None for e in screened]
-        values.extend(value for value in found if value is not None)
-        reporter.state(min(values, default=None), _rejects(evaluations))
+        configs = [self.cell.representative(binary) for binary in binaries]
+        judged = self._builder.evaluate(self.cell.spec, self.cell.problem, configs, on_done)
+        screened = [self._duplicates.screen(evaluation) for evaluation in judged]
+        self.evaluations.extend(screened)
+        found = [self.cell.objective(e) if e.status is Status.OK else None for e in screened]
+        known = [value for value in (self._best, *found) if value is not None]
+        self._best = min(known, default=None)
+        self.reporter.state(self._best, _rejects(self.evaluations))
         return found
 
+
+def _list_all(judge: _Judge, trials: int, deadline: Deadline) -> str:
+    """Go through all binaries, or those that the model likes best; says why it ended."""
+    cell = judge.cell
+    order = list(cell.binaries)
+    if trials < len(order):
+        prior = dict(zip(cell.binaries, cell.prior, strict=True))
+        first = dict.fromkeys(cell.seeds(trials))
+        order = list(dict.fromkeys((*first, *sorted(order, key=prior.__getitem__))))[:trials]
+    for start in range(0, len(order), _BATCH):
+        judge(order[start : start + _BATCH], lambda: judge.reporter.advance(1))
+        if deadline.passed and start + _BATCH < len(order):
+            return "budget"
+    return "trials"
+
+
+def _search(judge: _Judge, ledger: Ledger, trials: int, deadline: Deadline) -> str:
+    """Let the ledger ask, seeds first, then the sampler; says why it ended."""
     told = ledger.told()  # of a run that was interrupted; its compilations are in the cache
-    judge(told, lambda: None)
-    reporter.advance(len(told))
-    stopped = "trials"
+    judge([asked.config for asked in told], lambda: None)
+    judge.reporter.advance(len(told))
     while batch := ledger.next_batch():
-        before = len(evaluations)
-        found = judge(batch, lambda: reporter.advance(1))
-        for asked, value, evaluation in zip(batch, found, evaluations[before:], strict=True):
+        before = len(judge.evaluations)
+        found = judge([asked.config for asked in batch], lambda: judge.reporter.advance(1))
+        for asked, value, evaluation in zip(batch, found, judge.evaluations[before:], strict=True):
             main = evaluation.reports[0] if evaluation.reports else None
             ledger.tell(
                 asked,
@@ -121,22 +173,24 @@ def tune_cell(
                 registers=main and main.registers,
                 shared_bytes=main and main.shared_bytes,
             )
-        if deadline.passed and len(evaluations) < trials:
-            stopped = "budget"
-            break
-    if stopped == "budget":
-        reporter.advance(trials - len(evaluations))
-    selections = select(cell, evaluations)
-    if device is not None:
-        finalists = EFFORTS[options.effort].finalists
-        selections = measure(cell, evaluations, selections, device, finalists)
-    environment = builder.environment if device is None else device.describe(builder.environment)
-    return _result(cell, builder, environment, options, evaluations, selections, stopped)
+        if deadline.passed and len(judge.evaluations) < trials:
+            return "budget"
+    return "trials"
+
+
+def _open_storage(cell: Cell, studies: Path, options: SearchOptions) -> Storage:
+    from autotune.search.ledger import open_storage
+
+    journal = studies / f"{_study_name(cell)}.journal"
+    return open_storage(options.storage_url, journal, fresh=not options.resume)
 
 
 def _open_ledger(
     cell: Cell, builder: Builder, storage: Storage, options: SearchOptions, trials: int
 ) -> Ledger:
+    from autotune.search.candidates import Candidates
+    from autotune.search.ledger import Ledger
+
     knobs = [knob for knob in cell.space.knobs if not knob.host]
     exhaustive = trials == len(cell.binaries)
     candidates = Candidates(knobs, cell.binaries, None if exhaustive else cell.prior)

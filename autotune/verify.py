@@ -42,6 +42,21 @@ class Verdict:
     seconds: float | None
 
 
+def in_dtypes(problems: Sequence[Problem], dtypes: Sequence[str]) -> list[Problem]:
+    """The same problems in each of these types, none twice; all as they are without types."""
+    if not dtypes:
+        return list(problems)
+    return list(
+        dict.fromkeys(
+            type(problem).from_axes(
+                {**problem.exact_axes(), **problem.nearest_axes(), "dtype": dtype}
+            )
+            for dtype in dtypes
+            for problem in problems
+        )
+    )
+
+
 def cases(
     specs: Sequence[KernelSpec[Any]],
     arch: GpuArch,
@@ -69,13 +84,17 @@ def verify(
     jobs: int,
     device: str,
 ) -> Iterator[Verdict]:
-    """Check all cases in parallel; `device` "cpu" means Triton's interpreter. In any order."""
+    """Check all cases in parallel; `device` "cpu" means Triton's interpreter. In any order.
+
+    On a GPU, too, processes run side by side: compiling takes longest, and nothing is timed.
+    """
     interpreted = {"TRITON_INTERPRET": "1"} if device == "cpu" else {}
     requests = [
         {
             "op": "check",
             "kernel": case.spec.name,
             "problem": {**case.problem.exact_axes(), **case.problem.nearest_axes()},
+            "config": dict(case.config),
             "path": str(templates.render(case.spec, case.problem, case.config).write(cache)),
             "seed": seed,
             "device": device,

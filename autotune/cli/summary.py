@@ -10,6 +10,7 @@ from autotune.arch import GpuArch
 from autotune.cli.output import print_table
 from autotune.cli.trust import trust_document, trust_line
 from autotune.records import to_json
+from autotune.standing import Standing
 from autotune.tune import Tuned
 
 _COLUMNS = (
@@ -114,3 +115,27 @@ def _usual(tuned: Tuned) -> str:
 
 def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def print_standings(standings: Sequence[Standing]) -> None:
+    """Print how the selections stand beside peers; nothing without any."""
+    if not standings:
+        return
+    rows = [
+        (
+            standing.kernel,
+            standing.point,
+            standing.peer,
+            _microseconds(standing.our_us),
+            _microseconds(standing.peer_us),
+            "-" if standing.ratio is None else f"{standing.ratio.ratio:.2f}x",
+            standing.fault or "",
+        )
+        for standing in standings
+    ]
+    columns = ("kernel", "point", "peer", ">ours µs", ">peer µs", ">ours is faster by", "fault")
+    print_table("beside others, timed in turns", columns, rows)
+
+
+def _microseconds(time_us: float | None) -> str:
+    return "-" if time_us is None else f"{time_us:.1f}"

@@ -14,19 +14,23 @@ from autotune.cli.types import positive_int
 from autotune.device import local_devices
 from autotune.errors import NoDeviceError, UsageError
 from autotune.kernels import KERNELS, load_kernel
+from autotune.kernels.dtypes import FLOAT_DTYPES
 from autotune.kernels.spec import KernelSpec
 from autotune.paths import cache_dir, templates_dir
 from autotune.problem import Problem
 from autotune.progress import choose_reporter
 from autotune.records import Status
 from autotune.render import TemplateFolder
-from autotune.verify import Verdict, cases, verify
+from autotune.verify import Verdict, cases, in_dtypes, verify
+
+GPU_DTYPES = ("bf16", "fp16")
+"""What a GPU is for; the interpreter cannot do the first."""
 
 EXAMPLES = """examples:
   autotune verify                                   every kernel, in Triton's interpreter
   autotune verify --kernel fused_mlp --samples 25
   autotune verify --kernel paged_attention_decode --problem head_dim=80,group=5,dtype=fp16
-  autotune verify --backend gpu                     on the GPU of this machine"""
+  autotune verify --backend gpu --jobs 8            on the GPU of this machine, bf16 and fp16"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kernel", action="append", help=f"kernel, repeatable: {', '.join(KERNELS)}"
     )
     parser.add_argument("--problem", help="axis=value,...: this problem instead of the hard list")
+    parser.add_argument(
+        "--dtype",
+        action="append",
+        choices=FLOAT_DTYPES,
+        help="the hard list in this type, repeatable (default: as it is; on a GPU bf16 and fp16)",
+    )
     parser.add_argument("--backend", choices=("interpreter", "gpu"), default="interpreter")
     parser.add_argument("--gpu", default="a100", help="whose space to draw from (default a100)")
     parser.add_argument(
@@ -50,7 +60,7 @@ def handle(options: argparse.Namespace) -> int:
     specs = [load_kernel(name) for name in options.kernel or KERNELS]
     if options.problem is not None and len(specs) != 1:
         raise UsageError("--problem needs exactly one --kernel")
-    arch, device, jobs = lookup(options.gpu), "cpu", options.jobs
+    arch, device, dtypes = lookup(options.gpu), "cpu", options.dtype or ()
     if options.backend == "gpu":
         known = next((found for found in local_devices() if found.arch is not None), None)
         if known is None or known.arch is None:
@@ -58,12 +68,12 @@ def handle(options: argparse.Namespace) -> int:
                 "--backend gpu needs a GPU of the table in this machine; see `autotune gpus`, or "
                 "use --backend interpreter"
             )
-        arch, device, jobs = known.arch, "cuda", 1
+        arch, device, dtypes = known.arch, "cuda", options.dtype or GPU_DTYPES
 
     def problems(spec: KernelSpec[Any]) -> Sequence[Problem]:
         if options.problem is not None:
             return [spec.problem_type.parse(options.problem)]
-        return spec.hard_problems()
+        return in_dtypes(spec.hard_problems(), dtypes)
 
     wanted = list(cases(specs, arch, options.samples, options.seed, problems))
     reporter = choose_reporter(options.json, sys.stderr)
@@ -72,7 +82,7 @@ def handle(options: argparse.Namespace) -> int:
     verdicts: list[Verdict] = []
     templates = TemplateFolder(templates_dir())
     try:
-        for verdict in verify(wanted, templates, cache_dir(), options.seed, jobs, device):
+        for verdict in verify(wanted, templates, cache_dir(), options.seed, options.jobs, device):
             verdicts.append(verdict)
             reporter.cell(verdict.case.spec.name)
             reporter.advance(1)

@@ -19,8 +19,10 @@ from autotune.gate.tree import Tree
 from autotune.gate.verdict import Verdict
 from autotune.kernels import load_kernel
 from autotune.kernels.spec import KernelSpec
+from autotune.policy import Policy, mode_for
 from autotune.pool import Outcome, WorkerPool
 from autotune.problem import Problem
+from autotune.race import Race
 from autotune.records import Selection, Status
 from autotune.render import RenderedKernel, TemplateFolder
 
@@ -59,13 +61,15 @@ class GpuTrack:
             "problem": {**point.exact_axes(), **point.nearest_axes()},
             "seed": 0,
             "device": "cuda",
+            "nvml_index": 0,
+            "policy": Policy(mode=mode_for(point.nearest_axes())).to_json(),
             "paths": [str(entrant.write(self._cache)) for entrant in entrants],
         }
         ((_, reply),) = self._pool.run([request], _RACE_TIMEOUT_S)
         if reply.outcome is not Outcome.ANSWERED or reply.answer["status"] != Status.OK:
             return []
-        samples: list[list[float]] = reply.answer["samples"]
-        return samples
+        found = Race.from_json(reply.answer)
+        return [] if any(found.faults) else [list(samples) for samples in found.samples_us]
 
     def canaries(self) -> Mapping[str, float]:
         """Time a copy and a matrix product."""

@@ -27,6 +27,7 @@ class EngineBench:
         model_impl: str = "auto",
         ops: str = "auto",
         results: Path | None = None,
+        enforce_eager: bool = False,
     ) -> None:
         self._config = EngineConfig(
             folder,
@@ -37,6 +38,7 @@ class EngineBench:
             skip_tokenizer=True,
             ops=ops,
             results=results,
+            enforce_eager=enforce_eager,
         )
         self._first = LLMEngine(self._config)
 

@@ -120,7 +120,13 @@ def _bench(options: argparse.Namespace, max_len: int) -> EngineBench:
     from runtime.check.engine_bench import EngineBench
 
     return EngineBench(
-        options.model, options.dtype, max_len, options.model_impl, options.ops, options.results
+        options.model,
+        options.dtype,
+        max_len,
+        options.model_impl,
+        options.ops,
+        options.results,
+        options.enforce_eager,
     )
 
 

@@ -71,6 +71,7 @@ def add_ops_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--results", type=Path, metavar="DIR", help="tuned kernels, in place of own and shipped"
     )
+    group.add_argument("--enforce-eager", action="store_true", help="capture no CUDA graphs")
 
 
 def prepare_process(ops: str) -> None:
@@ -96,6 +97,7 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         model_impl=options.model_impl,
         ops=options.ops,
         results=options.results,
+        enforce_eager=options.enforce_eager,
         block_size=options.block_size,
         num_blocks=options.num_blocks,
         max_num_seqs=options.max_num_seqs,

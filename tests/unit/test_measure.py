@@ -12,8 +12,9 @@ from autotune.arch import lookup
 from autotune.cell import Cell
 from autotune.judge import DuplicateFinder
 from autotune.measure import measure
+from autotune.policy import Mode
 from autotune.problem import Problem
-from autotune.race import speedup, timing
+from autotune.race import Race, speedup, timing
 from autotune.records import Environment, Evaluation, Provenance, Selection
 from autotune.select import select
 from autotune.space import Config
@@ -33,8 +34,12 @@ class MadeUpDevice:
         self._time_us = time_us
         self._wrong = wrong
         self._broken = broken
+        self._rng = np.random.default_rng(7)
+        self.later_us: Callable[[Config], float] | None = None
+        """Times in a fresh process, if others."""
         self.checked: list[Config] = []
         self.raced: list[tuple[Problem, tuple[Config, ...]]] = []
+        self.repeated: list[tuple[Problem, tuple[Config, ...]]] = []
 
     def describe(self, environment: Environment) -> Environment:
         return environment
@@ -43,12 +48,23 @@ class MadeUpDevice:
         self.checked.append(config)
         return "gives nonsense" if self._wrong(config) else None
 
-    def race(self, cell: Cell, point: Problem, configs: Sequence[Config]) -> list[list[float]]:
-        self.raced.append((point, tuple(configs)))
+    def race(
+        self, cell: Cell, point: Problem, configs: Sequence[Config], *, fresh: bool = False
+    ) -> Race:
+        (self.repeated if fresh else self.raced).append((point, tuple(configs)))
         if self._broken:
-            return []
-        rng = np.random.default_rng(7)
-        return [list(self._time_us(c) * (1 + 0.01 * rng.standard_normal(40))) for c in configs]
+            return Race.failed(len(configs), "broken")
+        time_us = self.later_us if fresh and self.later_us is not None else self._time_us
+        return ran([time_us(c) * (1 + self.noise()) for c in configs])
+
+    def noise(self) -> np.typing.NDArray[np.float64]:
+        return 0.01 * self._rng.standard_normal(40)
+
+
+def ran(columns: Sequence[np.typing.NDArray[np.float64]]) -> Race:
+    """A race in which nothing went wrong."""
+    samples = tuple(tuple(map(float, column)) for column in columns)
+    return Race(Mode.GRAPH, samples, (None,) * len(samples), (), (), "rounds")
 
 
 @pytest.fixture
@@ -76,6 +92,9 @@ def test_the_fastest_wins_and_says_by_how_much(cell: Cell, evaluations: list[Eva
         assert selection.error_factor is None
         assert selection.timing is not None
         assert selection.timing.samples == 40
+        assert selection.timing.conditions is not None
+        assert selection.timing.conditions.mode == "graph"
+        assert selection.timing.conditions.confirmed_us == pytest.approx(40.0, rel=0.02)
         assert "1.2" in selection.reason
         assert selection.reports == sound(selection.config).reports
 
@@ -104,8 +123,8 @@ def test_a_gain_below_one_percent_is_not_worth_a_change(
     cell: Cell, evaluations: list[Evaluation]
 ) -> None:
     class Exact(MadeUpDevice):
-        def race(self, cell: Cell, point: Problem, configs: Sequence[Config]) -> list[list[float]]:
-            return [[self._time_us(c)] * 40 for c in configs]
+        def noise(self) -> np.typing.NDArray[np.float64]:
+            return np.zeros(40)
 
     default = cell.defaults[cell.points[0]]
     kept = run(cell, evaluations, Exact(lambda c: 100.0 if c == default else 99.2))
@@ -126,6 +145,27 @@ def test_what_is_wrong_is_not_timed(cell: Cell, evaluations: list[Evaluation]) -
 def test_a_failed_race_leaves_the_prediction(cell: Cell, evaluations: list[Evaluation]) -> None:
     device = MadeUpDevice(lambda c: 10.0, broken=True)
     assert run(cell, evaluations, device) == select(cell, evaluations)
+
+
+def test_the_winner_meets_the_default_again_in_a_fresh_process(
+    cell: Cell, evaluations: list[Evaluation]
+) -> None:
+    default = cell.defaults[cell.points[0]]
+    device = MadeUpDevice(lambda c: 50.0 if c == default else 40.0)
+    for selection, (point, configs) in zip(
+        run(cell, evaluations, device), device.repeated, strict=True
+    ):
+        assert configs == (cell.defaults[point], selection.config)
+
+
+def test_a_win_that_does_not_repeat_is_none(cell: Cell, evaluations: list[Evaluation]) -> None:
+    default = cell.defaults[cell.points[0]]
+    device = MadeUpDevice(lambda c: 50.0 if c == default else 40.0)
+    device.later_us = lambda config: 50.0
+    for selection in run(cell, evaluations, device):
+        assert selection.config == default
+        assert selection.gain == 1.0
+        assert "in a fresh process" in selection.reason
 
 
 def test_speedup_is_paired_and_its_interval_covers() -> None:

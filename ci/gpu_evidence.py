@@ -1,0 +1,77 @@
+"""Gathers all evidence that a GPU can give: verification, ceilings, spaces, winners, peers, A/B.
+
+    ci/gpu_evidence.sh                      every stage, at most 10 minutes each
+    ci/gpu_evidence.sh verify spaces        these stages
+    ci/gpu_evidence.sh --simulate h200      a rehearsal without a GPU
+
+Each stage writes `<out>/<stage>.json` (figures, environment, command) and `<out>/<stage>.raw.gz`
+(every sample). `<out>` is --out, else $OUT, else `evidence`. Nothing needs Optuna. A stage that
+fails does not keep the next from running; the exit code is then 1. Simulated figures say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from evidence.stages import STAGES
+from evidence.workplace import Workplace
+
+from autotune.errors import AutotuneError
+
+
+def main() -> int:
+    """Run the stages asked for; 0 if all went well, 1 if one failed, 3 without a GPU."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="stages: " + "; ".join(f"{k}: {v.__doc__}" for k, v in STAGES.items()),
+    )
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all, in this order")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "evidence"))
+    parser.add_argument(
+        "--budget", type=float, default=480.0, metavar="S", help="seconds per stage (default 480)"
+    )
+    parser.add_argument("--simulate", metavar="GPU", help="rehearse on a simulated GPU: h200, ...")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compiler processes")
+    options = parser.parse_args()
+    unknown = [name for name in options.stages if name not in STAGES]
+    if unknown:
+        parser.error(f"unknown stage {unknown[0]!r}; stages: {', '.join(STAGES)}")
+    failed = []
+    for name in options.stages or STAGES:
+        started = time.monotonic()
+        print(f"== {name}", flush=True)
+        try:
+            with Workplace(options, name) as place:
+                document = STAGES[name](place)
+                document["environment"] = place.environment()
+        except AutotuneError as error:
+            if error.exit_code == 3:
+                print(f"gpu_evidence: {error}", file=sys.stderr)
+                return 3
+            document = {"failed": f"{type(error).__name__}: {error}"}
+        except Exception as error:  # one stage must not take the others along
+            traceback.print_exc()
+            document = {"failed": repr(error)}
+        document["command"] = " ".join(sys.argv)
+        document["seconds"] = round(time.monotonic() - started, 1)
+        options.out.mkdir(parents=True, exist_ok=True)
+        path = options.out / f"{name}.json"
+        path.write_text(json.dumps(document, indent=1) + "\n")
+        if document.get("failed"):
+            failed.append(name)
+            print(f"FAILED {name}: {document['failed']}")
+        print(f"{path}, {document['seconds']} s", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
