@@ -30,6 +30,7 @@ from runtime.server.responses import (
     TokenizeAnswer,
     VersionAnswer,
 )
+from runtime.server.status_page import status_routes
 from runtime.server.strict_json import StrictRoute
 from runtime.server.tokens import detokenize, tokenize
 
@@ -46,6 +47,7 @@ def build_app(front: Frontend) -> ASGIApp:
     app.include_router(_generation(front))
     app.include_router(_models(front))
     app.include_router(_operations(front))
+    app.include_router(status_routes(front))
     install_handlers(app)
     make_schema(app, front.config)
     return Guard(app, front.config)

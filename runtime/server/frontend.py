@@ -84,6 +84,11 @@ class Frontend:
         return self._facts
 
     @property
+    def known_facts(self) -> EngineFacts | None:
+        """Of the engine; None while it loads."""
+        return self._facts
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """Of the model; raises ApiError 400 without one."""
         if self._tokenizer is None:
@@ -94,6 +99,11 @@ class Frontend:
     def has_tokenizer(self) -> bool:
         """Whether text can be taken and given."""
         return self._tokenizer is not None
+
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations can be taken."""
+        return self._template is not None
 
     @property
     def template(self) -> ChatTemplate:

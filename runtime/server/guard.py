@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runtime.server.api_error import ApiError, error_response
 from runtime.server.config import ServerConfig
 
-OPEN_PATHS = frozenset({"/health"})
-"""Answered without a key: what load balancers ask."""
+OPEN_PATHS = frozenset({"/health", "/"})
+"""Answered without a key: what load balancers ask, and a page that says nothing by itself."""
 
 
 class Guard:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -87,6 +88,14 @@ class ServerMetrics:
     def page(self) -> bytes:
         """The exposition, in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def totals(self) -> Mapping[str, float]:
+        """Samples by name without the prefix, summed over their labels."""
+        found: defaultdict[str, float] = defaultdict(float)
+        for family in self.registry.collect():
+            for sample in family.samples:
+                found[sample.name.removeprefix(f"{self._prefix}:")] += sample.value
+        return found
 
     def reject(self, reason: str) -> None:
         """Count a request that was not taken."""

@@ -54,7 +54,7 @@ PATHS = [
     ("GET", "/metrics"),
     ("GET", "/version"),
     ("GET", "/openapi.json"),
-    ("GET", "/"),
+    ("GET", "/status"),
     ("GET", "/docs"),
     ("GET", "/no/such/path"),
 ]
@@ -151,7 +151,7 @@ def test_headers_are_bounded(server: LiveServer) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    [b"nonsense\r\n\r\n", b"GET / HTTP/nine\r\n\r\n", b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
      b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
      b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
      b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"],
