@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "serve a model by OpenAI's API",
     "check": "compare the engine with Hugging Face, token by token",
     "bench": "measure throughput beside Hugging Face",
+    "bench serve": "put a server under load, and measure it",
 }
 """Subcommand → what it does; each lives in the module of that name in this package."""
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if " ".join(words[:2]) in COMMANDS:
+        words = [" ".join(words[:2]), *words[2:]]
     parser = argparse.ArgumentParser(
         prog="runtime",
         description="A small serving engine on tuned kernels.",
@@ -52,7 +55,7 @@ def _dispatch(words: list[str]) -> int:
     for name, summary in COMMANDS.items():
         # Only the module of the command at hand is loaded: `--help` stays instant.
         if name == chosen:
-            module = importlib.import_module(f"runtime.cli.{name}")
+            module = importlib.import_module(f"runtime.cli.{name.replace(' ', '_')}")
             if hasattr(module, "expand_words"):
                 words = module.expand_words(words)
             subparser = subparsers.add_parser(

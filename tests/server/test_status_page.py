@@ -60,7 +60,9 @@ def page() -> Reader:
 def test_loads_nothing_from_elsewhere(page: Reader) -> None:
     assert "//" not in re.sub(r"/\*.*?\*/|  // [^\n]*", "", TEXT), "no address of any kind"
     loaders = {"src", "href", "action", "formaction", "srcset", "data", "poster", "background"}
-    found = [value for _, attrs in page.elements for name, value in attrs.items() if name in loaders]
+    found = [
+        value for _, attrs in page.elements for name, value in attrs.items() if name in loaders
+    ]
     assert found == ["data:,"], "an empty icon"
     assert not {"iframe", "object", "embed", "base", "img"} & {tag for tag, _ in page.elements}
 
@@ -72,7 +74,14 @@ def test_has_no_inline_handlers_or_styles(page: Reader) -> None:
 
 def test_puts_text_in_as_text_only(page: Reader) -> None:
     code = page.inline["script"]
-    for risk in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function("):
+    for risk in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+        "Function(",
+    ):
         assert risk not in code
     assert "localStorage" not in code
     assert "sessionStorage" not in code

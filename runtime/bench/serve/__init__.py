@@ -1,0 +1,1 @@
+"""A server under load, by the names and definitions of `vllm bench serve`."""
