@@ -87,7 +87,7 @@ def status_routes(front: Frontend) -> APIRouter:
     text = PAGE.read_text(encoding="utf-8")
     headers = page_headers(text)
 
-    @router.get("/", response_class=HTMLResponse)
+    @router.get("/", include_in_schema=False)
     async def read_page() -> Response:
         """A page for people: state, plots, a box to try a prompt."""
         return HTMLResponse(text, headers=headers)

@@ -29,6 +29,7 @@ def fuzz(
         "--phases", phases, "--mode", "all", "--max-examples", str(examples),
         "--checks", CHECKS, "--seed", str(seed), "--no-color", "--generation-database", "none",
         "--request-timeout", "60",
+        "--suppress-health-check", "too_slow",  # that is how busy the machine is
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:  # it keeps what it finds where it runs
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)

@@ -284,6 +284,7 @@ def test_version_and_schema(server: LiveServer) -> None:
         "/health",
         "/version",
         "/metrics",
+        "/status",
     }
     assert "422" not in json.dumps(schema)
 
