@@ -31,6 +31,8 @@ def fuzz(
         "--request-timeout", "60",
         "--suppress-health-check", "too_slow",  # that is how busy the machine is
     ]  # fmt: skip
+    # It is made once, and a busy machine may take longer for that than schemathesis waits.
+    server.get("/openapi.json")
     with tempfile.TemporaryDirectory() as folder:  # it keeps what it finds where it runs
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
