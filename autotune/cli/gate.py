@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,8 +16,9 @@ from autotune.build import Builder
 from autotune.cli.output import console, print_json, print_table
 from autotune.cli.types import positive_float, positive_int
 from autotune.device import local_devices
-from autotune.errors import NoDeviceError, UsageError
+from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
 from autotune.files import write_atomically
+from autotune.gate.fact_change import FACTS
 from autotune.gate.finding import Finding
 from autotune.gate.noise import LEAST_CHANGE
 from autotune.gate.pin import pin
@@ -75,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Compare, write the reports, return 1 if anything got worse."""
+    """Compare, print, write the reports, return 1 if anything got worse."""
+    _check(options)
     if options.baseline.is_file() and options.candidate.is_file():
         return _finish(options, list(_recorded(options)))
     baseline, candidate = Tree.open(options.baseline), Tree.open(options.candidate)
@@ -87,6 +91,7 @@ def handle(options: argparse.Namespace) -> int:
     kernels = options.kernel or list(KERNELS)
     if options.pin:
         return _pin(options, candidate, archs, kernels)
+    here = None if options.static_only else _gpu_here(archs)
     findings: list[Finding] = []
     reporter = choose_reporter(options.json, sys.stderr)
     reporter.start("comparing compiler facts", len(archs) * len(kernels))
@@ -100,13 +105,37 @@ def handle(options: argparse.Namespace) -> int:
                         findings.append(finding)
                         if finding.fails:
                             reporter.line(f"{finding.verdict.value.upper()} {finding.name}")
-                            reporter.line(f"  {finding.detail}")
                     reporter.advance(1)
     finally:
         reporter.stop()
-    if not options.static_only:
-        findings += _timed(options, baseline, candidate, archs, kernels)
+    if here is not None:
+        findings += _timed(options, baseline, candidate, here, kernels)
+    if not findings:
+        raise UsageError(
+            f"nothing to compare: neither side has results for {', '.join(kernels)} on "
+            f"{', '.join(arch.name for arch in archs)}"
+        )
     return _finish(options, findings)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse now what would fail after minutes of compiling.
+
+    Raises:
+        UsageError: a report cannot be written where it should go.
+        UnknownChoiceError: no such fact.
+    """
+    for fact in options.accept:
+        if fact not in FACTS:
+            raise UnknownChoiceError("fact", fact, FACTS)
+    for path in (options.markdown, options.junit):
+        if path is None:
+            continue
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give the name of a file to write the report to")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise UsageError(f"cannot write {path}: {above} is no folder that you can write to")
 
 
 def _archs(names: Sequence[str] | None, *trees: Tree) -> list[GpuArch]:
@@ -137,19 +166,21 @@ def _static(
     return StaticGate(arch, baseline, candidate, after, before, options.accept)
 
 
+def _gpu_here(archs: Sequence[GpuArch]) -> GpuArch:
+    here = next((device.arch for device in local_devices() if device.arch in archs), None)
+    if here is None:
+        names = ", ".join(arch.name for arch in archs)
+        raise NoDeviceError(f"none of {names} is here, so nothing can be timed; add --static-only")
+    return here
+
+
 def _timed(
     options: argparse.Namespace,
     baseline: Tree,
     candidate: Tree,
-    archs: Sequence[GpuArch],
+    here: GpuArch,
     kernels: Sequence[str],
 ) -> Iterator[Finding]:
-    here = next((device.arch for device in local_devices() if device.arch in archs), None)
-    if here is None:
-        names = ", ".join(arch.name for arch in archs)
-        raise NoDeviceError(
-            f"none of {names} is in this machine, so nothing can be timed; add --static-only"
-        )
     least = (options.least_change or LEAST_CHANGE * 100) / 100
     with WorkerPool(1) as pool:
         gate = TimedGate(here, baseline, candidate, GpuTrack(pool, cache_dir()), least)
@@ -176,7 +207,7 @@ def _pin(
             builder = Builder(arch, templates, cache_dir(), pool)
             for kernel in kernels:
                 for cell in pin(store, load_kernel(kernel), builder):
-                    print(f"{cell.path}, {cell.where}")
+                    print(f"{cell.path} ({cell.where})")
                     for change in cell.changes:
                         print(f"  {change}")
                     for reason in cell.refused:
@@ -188,29 +219,31 @@ def _pin(
 
 
 def _finish(options: argparse.Namespace, findings: Sequence[Finding]) -> int:
+    if options.json:
+        print_json(to_json(findings))
+    else:
+        _print(options, findings)
     if options.markdown is not None:
         write_atomically(options.markdown, to_markdown(findings))
     if options.junit is not None:
         write_atomically(options.junit, to_junit(findings))
-    report = to_json(findings)
-    if options.json:
-        print_json(report)
-    else:
-        rows = [f for f in findings if f.verdict is not Verdict.SAME]
-        rows.sort(key=lambda finding: (not finding.fails, finding.name))
-        if rows:
-            columns = ("verdict", "gpu", "kernel", "where", "what")
-            print_table(
-                "what differs",
-                columns,
-                [[f.verdict.value, f.gpu, f.kernel, f.where, f.detail] for f in rows],
-            )
-        counts = ", ".join(f"{number} {name}" for name, number in report["counts"].items())
-        word = "passed" if passed(findings) else "FAILED"
-        console().print(Text(f"gate {word}: {counts or 'nothing to compare'}"))
-        if any(f.verdict in (Verdict.IMPROVED, Verdict.MOVED, Verdict.WORSE) for f in findings):
-            print(
-                "If the change is wanted: "
-                f"autotune gate {options.baseline} {options.candidate} --pin, and commit the diff."
-            )
     return 0 if passed(findings) else 1
+
+
+def _print(options: argparse.Namespace, findings: Sequence[Finding]) -> None:
+    rows = [f for f in findings if f.verdict is not Verdict.SAME]
+    rows.sort(key=lambda finding: (not finding.fails, finding.name))
+    if rows:
+        cells = [[f.verdict.value, f.gpu, f.kernel, f.where, f.detail] for f in rows]
+        print_table("what differs", ("verdict", "gpu", "kernel", "where", "what"), cells)
+    counts = [f"{number} {name}" for name, number in to_json(findings)["counts"].items()]
+    word = "passed" if passed(findings) else "FAILED"
+    console().print(Text(f"gate {word}: {', '.join(counts) or 'nothing to compare'}"))
+    found = {finding.verdict for finding in findings}
+    if Verdict.UNSOUND in found:
+        print("What is unsound cannot be pinned: mend it, or choose again with autotune run.")
+    if found & {Verdict.IMPROVED, Verdict.MOVED, Verdict.WORSE, Verdict.TOOLCHAIN}:
+        words = ["autotune", "gate", str(options.baseline), str(options.candidate), "--pin"]
+        words += [word for name in options.gpu or () for word in ("--gpu", name)]
+        words += [word for name in options.kernel or () for word in ("--kernel", name)]
+        print(f"If the change is wanted: {shlex.join(words)}, and commit the diff.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from autotune.arch import GpuArch
+from autotune.compiler.mix import INSTRUCTION_CLASSES
 from autotune.occupancy import occupancy
 from autotune.records import CompileReport
 
@@ -15,6 +16,20 @@ Fact = int | str | None
 _LESS_IS_BETTER = ("registers", "shared_bytes", "binary_bytes")
 _LOOP_NEUTRAL = ("mma",)
 """Fewer matrix instructions may be larger ones; the operations are what counts."""
+_TOLD_PER_DIRECTION = 3
+FACTS = (
+    "stack_bytes",
+    "mma",
+    "occupancy",
+    *_LESS_IS_BETTER,
+    "num_warps",
+    "num_stages",
+    "entry point",
+    "loop.mma_flops",
+    *(f"loop.{kind}" for kind in INSTRUCTION_CLASSES),
+    "binary_sha",
+)
+"""All facts that can move, by the names that reports and `--accept` use."""
 
 
 class Direction(IntEnum):
@@ -36,10 +51,15 @@ class FactChange:
     after: Fact
     direction: Direction
 
-    def __str__(self) -> str:
+    @property
+    def moved(self) -> str:
+        """The fact with its values before and after."""
         before = "none" if self.before is None else self.before
         after = "none" if self.after is None else self.after
-        return f"{self.entry}: {self.fact} {before} → {after}"
+        return f"{self.fact} {before} → {after}"
+
+    def __str__(self) -> str:
+        return f"{self.entry}: {self.moved}"
 
 
 def compare_reports(
@@ -94,3 +114,22 @@ def _changes(old: CompileReport, new: CompileReport, arch: GpuArch) -> Iterator[
             yield change(f"loop.{kind}", before, after, direction)
     # Same facts, other code (an immediate, an order): still not what was pinned.
     yield change("binary_sha", old.binary_sha, new.binary_sha, Direction.NEUTRAL)
+
+
+def summarize(changes: Sequence[FactChange]) -> str:
+    """The changes that matter most, on one line: per entry point what is worse, then better."""
+    told = [change for change in changes if change.fact != "binary_sha"]
+    if not told:
+        return "other machine code, with the same facts"
+    parts: list[str] = []
+    left = 0
+    for entry in dict.fromkeys(change.entry for change in told):
+        groups: list[str] = []
+        for direction in reversed(Direction):
+            facts = [c.moved for c in told if c.entry == entry and c.direction is direction]
+            left += max(0, len(facts) - _TOLD_PER_DIRECTION)
+            if facts:
+                word = direction.name.lower() if direction is not Direction.NEUTRAL else "changed"
+                groups.append(f"{word}: {', '.join(facts[:_TOLD_PER_DIRECTION])}")
+        parts.append(f"{entry}: {'; '.join(groups)}")
+    return " | ".join(parts) + (f"; {left} more in the JSON report" if left else "")

@@ -13,7 +13,7 @@ from typing import Any
 
 from autotune.arch import GpuArch
 from autotune.build import Builder
-from autotune.gate.fact_change import Direction, FactChange, compare_reports
+from autotune.gate.fact_change import Direction, FactChange, compare_reports, summarize
 from autotune.gate.finding import Finding
 from autotune.gate.tree import Tree
 from autotune.gate.verdict import Verdict
@@ -166,12 +166,12 @@ class StaticGate:
                 changes,
             )
         if changes:
-            return finding(_verdict_of(self._kept(changes)), _summary(changes), changes)
+            return finding(_verdict_of(self._kept(changes)), summarize(changes), changes)
         if was is not None and was.reports and was.reports != binary.selection.reports:
             repinned = compare_reports(was.reports, evaluation.reports, self._arch)
             worst = max((c.direction for c in self._kept(repinned)), default=Direction.BETTER)
             verdict = Verdict.UNSOUND if worst is Direction.UNSOUND else Verdict.REPINNED
-            return finding(verdict, f"pinned anew: {_summary(repinned)}", repinned)
+            return finding(verdict, f"pinned anew: {summarize(repinned)}", repinned)
         return finding(Verdict.SAME, "as pinned")
 
     def _kept(self, changes: Sequence[FactChange]) -> list[FactChange]:
@@ -218,11 +218,3 @@ def _verdict_of(changes: Sequence[FactChange]) -> Verdict:
         return Verdict.WORSE
     known = {c.direction for c in changes if c.fact != "binary_sha"}
     return Verdict.IMPROVED if known == {Direction.BETTER} else Verdict.MOVED
-
-
-def _summary(changes: Sequence[FactChange]) -> str:
-    """The changes that matter most, in words."""
-    ranked = sorted(changes, key=lambda change: -change.direction)
-    told = [c for c in ranked if c.fact != "binary_sha"] or ranked
-    text = "; ".join(map(str, told[:4]))
-    return f"{text}; {len(told) - 4} more" if len(told) > 4 else text

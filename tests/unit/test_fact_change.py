@@ -8,7 +8,7 @@ import pytest
 from record_cases import make_report, sha
 
 from autotune.arch import lookup
-from autotune.gate.fact_change import Direction, FactChange, compare_reports
+from autotune.gate.fact_change import FACTS, Direction, FactChange, compare_reports, summarize
 
 A100 = lookup("a100")
 
@@ -59,3 +59,23 @@ def test_entry_points_come_and_go() -> None:
         ("other", "entry point", None, "there"),
     ]
     assert str(found[0]) == "main: entry point there → none"
+
+
+def test_a_summary_says_what_is_worse_before_what_is_better() -> None:
+    loop = make_report().loop
+    after = make_report(
+        registers=97, num_stages=4, loop={**loop, "integer": 50}, binary_sha=sha("other")
+    )
+    changes = compare_reports([make_report()], [after], A100)
+    text = summarize(changes)
+    assert text.startswith("main: worse: registers 96 → 97; changed: num_stages 3 → 4; better: ")
+    assert "loop.integer 60 → 50" in text
+    assert text.count("main") == 1
+    assert {change.fact for change in changes} <= set(FACTS)
+    only_code = compare_reports([make_report()], [make_report(binary_sha=sha("other"))], A100)
+    assert "same facts" in summarize(only_code)
+
+
+def test_a_summary_of_many_counts_what_it_leaves_out() -> None:
+    many = [FactChange("main", f"loop.{n}", 1, 2, Direction.WORSE) for n in range(9)]
+    assert "; 6 more" in summarize(many)

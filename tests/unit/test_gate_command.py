@@ -104,9 +104,32 @@ def test_wrong_words_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[s
         [checkout, checkout, "--gpu", "a1000"],
         [checkout, checkout, "--kernel", "decode"],
         [data_dir("templates").parent / "templates", checkout],
+        [checkout, checkout, "--gpu", "l4"],
+        [checkout, checkout, "--accept", "speed"],
+        [checkout, checkout, "--markdown", tmp_path],
+        [checkout, checkout, "--junit", checkout / "results" / "a100" / "fused_mlp.json" / "x.xml"],
     ):
         assert main(["gate", *map(str, words), "--static-only"]) == 2, words
-    assert "Did you mean" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Did you mean" in told
+    assert "nothing to compare" in told
+    assert "Choices: binary_bytes" in told
+    assert "is a folder" in told
+    assert "cannot write" in told
+
+
+def test_what_was_found_is_printed_even_where_the_report_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    words = [recording(tmp_path / "a.json", x=1.0), recording(tmp_path / "b.json", x=2.0)]
+    assert main(["gate", *map(str, words), "--markdown", str(tmp_path / "gate.md")]) == 1
+    printed = capsys.readouterr()
+    assert "gate FAILED: 1 slower" in printed.out
+    assert "No space left on device" in printed.err
 
 
 def test_a_timed_gate_without_a_gpu_does_not_pass(
