@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from autotune.arch import GpuArch
 from autotune.compiler.toolchain import environment
 from autotune.judge import find_fault
 from autotune.kernels.spec import KernelSpec
-from autotune.pool import Outcome, WorkerPool
+from autotune.pool import Outcome, Reply, Request, WorkerPool
 from autotune.problem import Problem
 from autotune.records import CompileReport, Evaluation, Status
 from autotune.render import TemplateFolder
@@ -60,7 +60,7 @@ class Builder:
             }
             for index in missing
         ]
-        for at, reply in self._pool.run(requests, COMPILE_TIMEOUT_S):
+        for at, reply in self._answers(requests):
             index = missing[at]
             evaluation = _from_reply(configs[index], reply.outcome, reply.answer, reply.detail)
             self._cache.put(rendered[index], evaluation)
@@ -72,6 +72,22 @@ class Builder:
             for evaluation in found
             if evaluation is not None
         ]
+
+    def _answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """Answer all, asking twice where a worker died.
+
+        Who kills a worker from outside (an operator, the kernel short of memory) says nothing about
+        the candidate, and the same seed has to give the same results.
+        """
+        lost: list[int] = []
+        for at, reply in self._pool.run(requests, COMPILE_TIMEOUT_S):
+            if reply.outcome is Outcome.CRASHED:
+                lost.append(at)
+            else:
+                yield at, reply
+        again = self._pool.run([requests[at] for at in lost], COMPILE_TIMEOUT_S)
+        for number, reply in again:
+            yield lost[number], reply
 
     def _judged(
         self, spec: KernelSpec[Any], problem: Problem, evaluation: Evaluation
@@ -90,7 +106,7 @@ def _from_reply(config: Config, outcome: Outcome, answer: Any, detail: str) -> E
     if outcome is Outcome.TIMED_OUT:
         return Evaluation(config, Status.COMPILE_TIMEOUT, f"compiler: {detail}")
     if outcome is Outcome.CRASHED:
-        return Evaluation(config, Status.CRASHED, f"compiler process died: {detail}")
+        return Evaluation(config, Status.CRASHED, f"compiler process died twice: {detail}")
     if answer["status"] != Status.OK:
         return Evaluation(config, Status(answer["status"]), answer["reason"])
     reports = tuple(CompileReport.from_json(item) for item in answer["reports"])

@@ -15,6 +15,23 @@ def write_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode())
 
 
+def require_writable(folder: Path) -> None:
+    """Make the folder if need be and try a file in it: better now than after hours of work.
+
+    Raises:
+        StorageError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror or error}. Nothing was done; free some "
+            "space or choose another folder."
+        ) from error
+
+
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary file beside `path`, sync, rename.
 

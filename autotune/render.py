@@ -7,8 +7,9 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import jinja2
@@ -126,6 +127,17 @@ class TemplateFolder:
         return RenderError(f"{self.folder / str(error.name)}:{error.lineno}: {error.message}")
 
 
+class _SourceOnlyLoader(SourceFileLoader):
+    """Neither reads nor writes bytecode: what runs is the text, which `write` has compared.
+
+    Python trusts bytecode by time and size, so that of a damaged file could outlive its repair.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def import_file(path: Path) -> ModuleType:
     """Import a rendered kernel as a module of its own; imports triton.
 
@@ -133,13 +145,13 @@ def import_file(path: Path) -> ModuleType:
         RenderError: the file does not import; the message names template-made path and line.
     """
     name = f"pagetune_kernel_{path.stem}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
+    loader = _SourceOnlyLoader(name, str(path))
+    module_spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert module_spec is not None
-    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
     try:
-        module_spec.loader.exec_module(module)
+        loader.exec_module(module)
     except (SyntaxError, NameError, TypeError, AttributeError, ValueError) as error:
         del sys.modules[name]
         raise RenderError(f"{path}: the rendered module does not import: {error!r}") from error

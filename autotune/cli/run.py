@@ -21,6 +21,7 @@ from autotune.deadline import Deadline
 from autotune.device import LocalDevice, find_local, local_devices
 from autotune.effort import DEFAULT_SAMPLER, EFFORTS, SAMPLERS
 from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
+from autotune.files import require_writable
 from autotune.gpu import Gpu, simulated, simulated_device
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.dtypes import FLOAT_DTYPES
@@ -169,6 +170,10 @@ def handle(options: argparse.Namespace) -> int:
     ]
     if not cells:
         raise UsageError(f"{options.model} needs none of the chosen kernels")
+    store = ResultsStore(results_target(options.results))
+    require_writable(store.path(arch.name, cells[0].spec.name).parent)
+    for kernel in dict.fromkeys(cell.spec.name for cell in cells):
+        store.read(arch.name, kernel)  # what is corrupt is said before the search, not after
     # Optuna and scikit-learn take seconds to load: not before the arguments are known to be good.
     from autotune.cli.summary import print_standings, print_summary, run_document
     from autotune.tune import SearchOptions, tune
@@ -182,7 +187,6 @@ def handle(options: argparse.Namespace) -> int:
         storage_url=options.storage,
     )
     reporter = choose_reporter(options.json, sys.stderr)
-    store = ResultsStore(results_target(options.results))
     started = time.monotonic()
     templates = TemplateFolder(templates_dir())
     log = RaceLog(options.raw or studies_dir() / "races.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from own_folders import Folders
 
+from autotune.paths import data_dir
 from autotune.results import ResultsStore
 
 KERNEL = "paged_attention_decode"
@@ -115,6 +117,51 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     process.communicate(timeout=60)
     finish(start(other, *RUN, "--resume"))
     assert results_file(other).read_bytes() == results_file(first).read_bytes()
+
+
+def test_a_full_disk_leaves_the_old_results_and_the_run_goes_on_later(
+    first: Folders, printed: tuple[str, str], tmp_path: Path
+) -> None:
+    other = Folders(first.cache, tmp_path / "results", tmp_path / "studies")
+    old = results_file(other)
+    old.parent.mkdir(parents=True)
+    content = ResultsStore(data_dir("results")).path("a100", KERNEL).read_bytes()
+    old.write_bytes(content)
+    # No file may grow beyond so many blocks: to a program, a disk that is full.
+    command = shlex.join([sys.executable, "-m", "autotune", *RUN])
+    process = subprocess.run(
+        ["bash", "-c", f"ulimit -f 4; exec {command}"],
+        env={**os.environ, **other.variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    assert "free some space" in process.stderr
+    assert str(other.studies) in process.stderr
+    assert old.read_bytes() == content
+    old.unlink()
+    finish(start(other, *RUN, "--resume"))
+    assert old.read_bytes() == results_file(first).read_bytes()
+
+
+@pytest.mark.parametrize("trouble", ["folder", "content"])
+def test_results_that_cannot_be_written_are_refused_before_the_search(
+    tmp_path: Path, trouble: str
+) -> None:
+    folders = Folders.below(tmp_path)
+    if trouble == "folder":
+        folders.results.write_text("a file in the place of the folder")
+    else:
+        results_file(folders).parent.mkdir(parents=True)
+        results_file(folders).write_text('{"schema": 1')
+    process = start(folders, *RUN)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == {"folder": 1, "content": 4}[trouble], err
+    assert str(folders.results) in err
+    assert "Traceback" not in err
+    assert not folders.studies.exists()
 
 
 def test_the_facts_of_a_selection(first: Folders, printed: tuple[str, str]) -> None:

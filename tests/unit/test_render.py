@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import py_compile
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,23 @@ def test_a_damaged_file_is_written_anew(templates: TemplateFolder, tmp_path: Pat
     path = kernel.write(tmp_path)
     path.write_bytes(b"\xff half of it")
     assert kernel.write(tmp_path).read_text() == kernel.source
+
+
+def test_bytecode_of_a_damaged_file_does_not_outlive_its_repair(
+    templates: TemplateFolder, tmp_path: Path
+) -> None:
+    kernel = rendered(templates)
+    path = kernel.write(tmp_path)
+    good = path.stat()
+    path.write_text(kernel.source.replace("TILE = 32", "TILE = 99"))
+    os.utime(path, ns=(good.st_atime_ns, good.st_mtime_ns))
+    assert import_file(path).TILE == 99
+    py_compile.compile(str(path), doraise=True)  # as another program might
+    kernel.write(tmp_path)
+    os.utime(path, ns=(good.st_atime_ns, good.st_mtime_ns))
+    assert import_file(path).TILE == 32
+    Path(importlib.util.cache_from_source(str(path))).write_bytes(b"not bytecode")
+    assert import_file(path).TILE == 32
 
 
 def test_unknown_names_are_errors_that_name_the_template(templates: TemplateFolder) -> None:
