@@ -4,8 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo demo-model test check format gate gate-gpu evidence soak bench-scheduler bench-step \
-	fuzz-server stress clean
+.PHONY: help demo demo-model test check format gate gate-gpu evidence soak bench bench-compare \
+	bench-scheduler bench-step fuzz-server stress clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -67,6 +67,18 @@ fuzz-server: $(STAMP) ## 200 examples, right and wrong, for every operation of t
 
 stress: $(STAMP) ## 50,000 short requests over 256 connections; three minutes: SECONDS=180
 	$(BIN)/python ci/stress.py $(if $(SECONDS),--seconds $(SECONDS))
+
+# Where a run is recorded, and what it is compared with: of this machine, or any other recording.
+BENCH     ?= out/bench.json
+BASELINE  ?= out/baseline.json
+
+bench: $(STAMP)  ## time what runs here (kernels too, where there is a GPU) into out/bench.json
+	@mkdir -p $(dir $(BENCH))
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest ci/benchmarks \
+		--benchmark-json=$(BENCH) --benchmark-save-data
+
+bench-compare: $(STAMP) ## out/bench.json against a recording of this machine (BASELINE=FILE)
+	$(BIN)/autotune gate $(BASELINE) $(BENCH)
 
 clean:           ## remove the virtual environment and tool caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

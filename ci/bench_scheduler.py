@@ -24,7 +24,7 @@ from runtime.scheduler_config import SchedulerConfig
 from runtime.sequence import Request
 
 
-def _steady_scheduler(num_seqs: int, num_waiting: int, block_size: int) -> Scheduler:
+def steady_scheduler(num_seqs: int, num_waiting: int, block_size: int) -> Scheduler:
     """A scheduler whose seats are all taken by sequences that decode."""
     prompt_len = 128
     config = SchedulerConfig(
@@ -54,7 +54,7 @@ def measure(
     num_seqs: int, num_waiting: int, block_size: int, repeats: int, *, ahead: bool
 ) -> dict[str, float]:
     """Median microseconds per call of `schedule` and `finish_step`."""
-    scheduler = _steady_scheduler(num_seqs, num_waiting, block_size)
+    scheduler = steady_scheduler(num_seqs, num_waiting, block_size)
     tokens = [7] * num_seqs
     launched: deque[ScheduledBatch] = deque()
     if ahead:

@@ -26,6 +26,8 @@ class Tree:
         Raises:
             UsageError: there is no such folder, or neither results nor templates in it.
         """
+        if not folder.exists():
+            raise UsageError(f"there is no {folder}; give a checkout or a results folder")
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder; give a checkout or a results folder")
         results, templates = folder / "results", folder / "templates"

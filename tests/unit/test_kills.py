@@ -32,8 +32,8 @@ def test_a_results_file_is_whole_wherever_its_writer_was_killed(tmp_path: Path) 
     assert found["cells_read"] >= 1
     # Before the write, in it, and after the new content took the old one's place.
     assert found["kill_points"] >= 20
-    assert found["changed"] >= 10
-    assert found["killed_in_a_write"] >= 100
+    assert found["changed"] >= 5
+    assert found["killed_in_a_write"] >= 50
 
 
 def test_killed_runs_go_on_to_the_same_bytes(tmp_path: Path) -> None:
