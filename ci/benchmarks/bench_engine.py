@@ -68,7 +68,7 @@ def bench_small_mixed_workload(benchmark: BenchmarkFixture, tmp_path: Path) -> N
         enable_prefix_caching=False,
         skip_tokenizer=True,
     )
-    prompts = [{"prompt_token_ids": list(prompt)} for prompt in work.prompts]
+    prompts = [list(prompt) for prompt in work.prompts]
     wanted = [
         SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
         for count in work.output_lens
