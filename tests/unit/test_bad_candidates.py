@@ -111,7 +111,7 @@ def test_a_run_survives_what_its_candidates_do(
     store = ResultsStore(folders.results)
     with WorkerPool(2) as pool:
         builder = Builder(A100, TemplateFolder(tmp_path / "templates"), folders.cache, pool)
-        options = SearchOptions(effort="exhaustive", sampler="random")
+        options = SearchOptions(effort="predict", trials=9, sampler="random")
         (done,) = tune([cell], builder, store, folders.studies, options, Deadline(None), Silent())
         outcomes = done.result.search["outcomes"]
         assert sum(outcomes.values()) == 9
