@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo demo-model test check format gate gate-gpu evidence soak bench bench-compare \
+.PHONY: help demo demo-model test check format gate gate-gpu evidence soak fleet bench bench-compare \
 	bench-scheduler bench-step fuzz-server stress clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
@@ -55,6 +55,10 @@ evidence: $(STAMP) ## rehearse what ci/gpu_evidence.sh does on a GPU, on a simul
 
 soak: $(STAMP)   ## 100,000 random scheduler steps against a shadow of the KV cache
 	$(BIN)/python ci/soak.py --steps 100000
+
+fleet: $(STAMP)  ## 8 workers killed at random share a search, through journals and PostgreSQL
+	$(BIN)/python ci/fleet_trial.py --storage journal:$$(mktemp -d)
+	$(BIN)/python ci/fleet_postgres.py --patience 5
 
 bench-scheduler: $(STAMP) ## microseconds per scheduler step at 256 running sequences
 	$(BIN)/python ci/bench_scheduler.py

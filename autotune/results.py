@@ -70,26 +70,7 @@ class ResultsStore:
             return ()
         except (OSError, UnicodeDecodeError) as error:
             raise CorruptResultError(f"cannot read {path}: {error}") from error
-        try:
-            data = json.loads(text, parse_constant=_finite, parse_float=_finite)
-            json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text
-            _validator().validate(data)
-        except ValueError as error:
-            raise CorruptResultError(f"{path} is not valid JSON: {error}") from error
-        except RecursionError as error:
-            raise CorruptResultError(f"{path} is nested too deeply") from error
-        except jsonschema.ValidationError as error:
-            where = "/".join(map(str, error.absolute_path)) or "top level"
-            raise CorruptResultError(f"{path}, {where}: {error.message[:200]}") from error
-        if (data["gpu"], data["kernel"]) != (gpu, kernel):
-            raise CorruptResultError(
-                f"{path} says it is for {data['kernel']} on {data['gpu']}: moved by hand?"
-            )
-        spec, arch = load_kernel(kernel), lookup(gpu)
-        cells = tuple(_read_cell(path, spec, arch, cell) for cell in data["cells"])
-        if len({cell.key for cell in cells}) < len(cells):
-            raise CorruptResultError(f"{path} has the same cell twice: merged by hand?")
-        return cells
+        return parse_results(text, gpu, kernel, path)
 
     def merge(self, gpu: str, kernel: str, cells: Sequence[CellResult]) -> Path:
         """Replace the cells with equal exact axes, keep the others, and write the file.
@@ -101,8 +82,32 @@ class ResultsStore:
         known = {cell.key: cell for cell in self.read(gpu, kernel)}
         known |= {cell.key: cell for cell in cells}
         path = self.path(gpu, kernel)
-        write_atomically(path, _file_text(gpu, kernel, [known[key] for key in sorted(known)]))
+        write_atomically(path, results_text(gpu, kernel, [known[key] for key in sorted(known)]))
         return path
+
+
+def parse_results(text: str, gpu: str, kernel: str, source: object) -> tuple[CellResult, ...]:
+    """All cells of a document; errors as `ResultsStore.read` raises them, naming `source`."""
+    try:
+        data = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        _validator().validate(data)
+    except ValueError as error:
+        raise CorruptResultError(f"{source} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise CorruptResultError(f"{source} is nested too deeply") from error
+    except jsonschema.ValidationError as error:
+        where = "/".join(map(str, error.absolute_path)) or "top level"
+        raise CorruptResultError(f"{source}, {where}: {error.message[:200]}") from error
+    if (data["gpu"], data["kernel"]) != (gpu, kernel):
+        raise CorruptResultError(
+            f"{source} says it is for {data['kernel']} on {data['gpu']}: moved by hand?"
+        )
+    spec, arch = load_kernel(kernel), lookup(gpu)
+    cells = tuple(_read_cell(source, spec, arch, cell) for cell in data["cells"])
+    if len({cell.key for cell in cells}) < len(cells):
+        raise CorruptResultError(f"{source} has the same cell twice: merged by hand?")
+    return cells
 
 
 def _finite(word: str) -> float:
@@ -119,9 +124,9 @@ def _validator() -> jsonschema.Draft202012Validator:
 
 
 def _read_cell(
-    path: Path, spec: KernelSpec[Any], arch: GpuArch, data: Mapping[str, Any]
+    source: object, spec: KernelSpec[Any], arch: GpuArch, data: Mapping[str, Any]
 ) -> CellResult:
-    where = f"{path}, cell {json.dumps(data['exact'])}"
+    where = f"{source}, cell {json.dumps(data['exact'])}"
     try:
         problem = spec.problem_type.from_axes(data["exact"])
         if problem.exact_axes() != data["exact"]:
@@ -180,7 +185,7 @@ def _read_selection(
     return selection
 
 
-def _file_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
+def results_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
     """JSON with one line per point and per binary, so that a diff shows what changed."""
     lines = [
         "{",

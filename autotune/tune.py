@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autotune.build import Builder
 from autotune.cell import Cell
@@ -23,7 +23,7 @@ from autotune.select import select
 from autotune.space import Config
 
 if TYPE_CHECKING:
-    from autotune.search.ledger import Ledger, Storage
+    from autotune.search.ledger import Asked, Ledger, Storage
 
 _BATCH = 64
 """Binaries of an exhaustive run between two looks at the clock."""
@@ -82,7 +82,7 @@ def tune(
         result = tune_cell(cell, builder, storage, options, share, reporter, device)
         path = store.merge(cell.arch.name, cell.spec.name, [result])
         done.append(Tuned(cell, result, path))
-        reporter.line(f"[{number + 1}/{len(cells)}] {_one_line(cell, result)}")
+        reporter.line(f"[{number + 1}/{len(cells)}] {one_line(cell, result)}")
     return done
 
 
@@ -102,16 +102,11 @@ def tune_cell(
     if storage is None:
         stopped = _list_all(judge, trials, deadline)
     else:
-        ledger = _open_ledger(cell, builder, storage, options, trials)
+        ledger = open_ledger(cell, builder, storage, options)
         stopped = _search(judge, ledger, trials, deadline)
     if stopped == "budget":
         reporter.advance(trials - len(judge.evaluations))
-    selections = select(cell, judge.evaluations)
-    if device is not None:
-        finalists = EFFORTS[options.effort].finalists
-        selections = measure(cell, judge.evaluations, selections, device, finalists)
-    environment = builder.environment if device is None else device.describe(builder.environment)
-    return _result(cell, builder, environment, options, judge.evaluations, selections, stopped)
+    return conclude(cell, builder, options, judge.evaluations, stopped, device)
 
 
 class _Judge:
@@ -141,18 +136,22 @@ class _Judge:
 
 
 def _list_all(judge: _Judge, trials: int, deadline: Deadline) -> str:
-    """Go through all binaries, or those that the model likes best; says why it ended."""
-    cell = judge.cell
-    order = list(cell.binaries)
-    if trials < len(order):
-        prior = dict(zip(cell.binaries, cell.prior, strict=True))
-        first = dict.fromkeys(cell.seeds(trials))
-        order = list(dict.fromkeys((*first, *sorted(order, key=prior.__getitem__))))[:trials]
+    """Go through a list of binaries; says why it ended."""
+    order = _listed(judge.cell, trials)
     for start in range(0, len(order), _BATCH):
         judge(order[start : start + _BATCH], lambda: judge.reporter.advance(1))
         if deadline.passed and start + _BATCH < len(order):
             return "budget"
     return "trials"
+
+
+def _listed(cell: Cell, trials: int) -> list[Config]:
+    """All binaries in order, or the seeds and those that the model likes best."""
+    if trials == len(cell.binaries):
+        return list(cell.binaries)
+    prior = dict(zip(cell.binaries, cell.prior, strict=True))
+    first = dict.fromkeys(cell.seeds(trials))
+    return list(dict.fromkeys((*first, *sorted(cell.binaries, key=prior.__getitem__))))[:trials]
 
 
 def _search(judge: _Judge, ledger: Ledger, trials: int, deadline: Deadline) -> str:
@@ -164,53 +163,82 @@ def _search(judge: _Judge, ledger: Ledger, trials: int, deadline: Deadline) -> s
         before = len(judge.evaluations)
         found = judge([asked.config for asked in batch], lambda: judge.reporter.advance(1))
         for asked, value, evaluation in zip(batch, found, judge.evaluations[before:], strict=True):
-            main = evaluation.reports[0] if evaluation.reports else None
-            ledger.tell(
-                asked,
-                value,
-                evaluation.status.value,
-                evaluation.reason,
-                registers=main and main.registers,
-                shared_bytes=main and main.shared_bytes,
-            )
+            tell(ledger, asked, value, evaluation)
         if deadline.passed and len(judge.evaluations) < trials:
             return "budget"
     return "trials"
 
 
+def tell(ledger: Ledger, asked: Asked, value: float | None, evaluation: Evaluation) -> None:
+    """Tell the ledger what came of a trial, with the facts that a study should show."""
+    main = evaluation.reports[0] if evaluation.reports else None
+    ledger.tell(
+        asked,
+        value,
+        evaluation.status.value,
+        evaluation.reason,
+        registers=main and main.registers,
+        shared_bytes=main and main.shared_bytes,
+    )
+
+
+def conclude(
+    cell: Cell,
+    builder: Builder,
+    options: SearchOptions,
+    evaluations: Sequence[Evaluation],
+    stopped: str,
+    device: Device | None,
+) -> CellResult:
+    """Select per point among all evaluations, in the order of their trials; time the finalists."""
+    selections = select(cell, evaluations)
+    if device is not None:
+        finalists = EFFORTS[options.effort].finalists
+        selections = measure(cell, evaluations, selections, device, finalists)
+    environment = builder.environment if device is None else device.describe(builder.environment)
+    return _result(cell, builder, environment, options, evaluations, selections, stopped)
+
+
 def _open_storage(cell: Cell, studies: Path, options: SearchOptions) -> Storage:
     from autotune.search.ledger import open_storage
 
-    journal = studies / f"{_study_name(cell)}.journal"
+    journal = studies / f"{study_name(cell)}.journal"
     return open_storage(options.storage_url, journal, fresh=not options.resume)
 
 
-def _open_ledger(
-    cell: Cell, builder: Builder, storage: Storage, options: SearchOptions, trials: int
-) -> Ledger:
-    from autotune.search.candidates import Candidates
-    from autotune.search.ledger import Ledger
-
+def study_identity(cell: Cell, builder: Builder, options: SearchOptions) -> dict[str, Any]:
+    """What the trials of a cell depend on: only searches that agree on it share a study."""
     knobs = [knob for knob in cell.space.knobs if not knob.host]
-    exhaustive = trials == len(cell.binaries)
-    candidates = Candidates(knobs, cell.binaries, None if exhaustive else cell.prior)
-    identity = {
+    return {
         "cell": cell.name,
         "space": _digest(str([(k.name, k.values) for k in knobs]) + str(len(cell.binaries))),
         "template": builder.templates.sha(cell.spec.template),
         "environment": to_json(builder.environment),
         "model": MODEL_VERSION,
-        "sampler": options.sampler,
+        "sampler": options.sampler if options.learns else f"none ({options.effort})",
         "seed": options.seed,
-        "trials": trials,
+        "trials": options.trials_for(cell),
     }
+
+
+def open_ledger(cell: Cell, builder: Builder, storage: Storage, options: SearchOptions) -> Ledger:
+    """Open the study of a cell: its seeds are enqueued, or it goes on where it was.
+
+    Of a search that does not learn, the whole list is enqueued, in the order of `tune_cell`.
+    """
+    from autotune.search.candidates import Candidates
+    from autotune.search.ledger import Ledger
+
+    trials = options.trials_for(cell)
+    knobs = [knob for knob in cell.space.knobs if not knob.host]
+    listed = not options.learns or trials == len(cell.binaries)
     return Ledger.open(
         storage,
-        _study_name(cell),
-        identity,
-        candidates,
-        seeds=cell.binaries if exhaustive else cell.seeds(trials // 2),
-        sampler=options.sampler,
+        study_name(cell),
+        study_identity(cell, builder, options),
+        Candidates(knobs, cell.binaries, None if listed else cell.prior),
+        seeds=_listed(cell, trials) if listed else cell.seeds(trials // 2),
+        sampler=options.sampler if options.learns else "random",  # Optuna asks it all the same
         seed=options.seed,
         trials=trials,
         resume=options.resume,
@@ -248,7 +276,8 @@ def _result(
     )
 
 
-def _one_line(cell: Cell, result: CellResult) -> str:
+def one_line(cell: Cell, result: CellResult) -> str:
+    """What came of a cell, for a log."""
     outcomes = result.search["outcomes"]
     gains = [selection.gain for selection in result.selections if selection.gain is not None]
     best = f"up to {max(gains):.2f}x the default" if gains else "no usable default"
@@ -263,7 +292,8 @@ def _rejects(evaluations: Sequence[Evaluation]) -> dict[str, int]:
     return dict(Counter(e.status.value for e in evaluations if e.status is not Status.OK))
 
 
-def _study_name(cell: Cell) -> str:
+def study_name(cell: Cell) -> str:
+    """Name of the study of a cell: GPU, kernel, and a digest of the exact axes."""
     return f"{cell.arch.name}-{cell.spec.name}-{_digest(cell.name)}"
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "gate": "fail where a change makes a generated kernel worse",
     "report": "write one page: winners, gains, roofline, searches",
     "export": "write selections in other programs' formats",
+    "worker": "search together with other workers, on one or many machines",
     "replay": "judge search samplers on recorded spaces",
 }
 """Subcommand → what it does; each lives in the module of that name in this package."""

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autotune.arch import GPUS, GpuArch, lookup
+from autotune.arch import GpuArch
 from autotune.build import Builder
-from autotune.cell import Cell
+from autotune.cli.cells import (
+    add_cell_arguments,
+    checked_store,
+    chosen_arch,
+    chosen_cells,
+    chosen_effort,
+    no_device,
+)
 from autotune.cli.exit_codes import INTERRUPTED
 from autotune.cli.output import print_json
-from autotune.cli.types import block_sizes, positive_float, positive_int
+from autotune.cli.types import positive_float
 from autotune.deadline import Deadline
-from autotune.device import LocalDevice, find_local, local_devices
-from autotune.effort import DEFAULT_SAMPLER, EFFORTS, SAMPLERS
-from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
-from autotune.files import require_writable
+from autotune.device import LocalDevice, find_local
+from autotune.errors import UsageError
 from autotune.gpu import Gpu, simulated, simulated_device
-from autotune.kernels import KERNELS, load_kernel
-from autotune.kernels.dtypes import FLOAT_DTYPES
-from autotune.model_shape import PRESETS, load
-from autotune.paths import cache_dir, results_target, studies_dir, templates_dir
+from autotune.paths import cache_dir, studies_dir, templates_dir
 from autotune.peers import load_peer, peers_of
 from autotune.pool import WorkerPool
 from autotune.progress import Reporter, choose_reporter
 from autotune.race_log import RaceLog
 from autotune.record import record, write_spaces
 from autotune.render import TemplateFolder
-from autotune.results import ResultsStore
 from autotune.simulated import SimulatedDevice
 from autotune.standing import Standing, compare_with_peers
 
@@ -50,64 +50,16 @@ EXAMPLES = """examples:
 Without that GPU in this machine every candidate is cross-compiled for it and ranked by what the
 compiler says and a cost model; such times are labelled predicted."""
 
-DEFAULT_MODEL = "llama-3.1-8b"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    add_cell_arguments(parser)
     add = parser.add_argument
-    add("--gpu", help=f"GPU to tune for (default: this machine's): {', '.join(GPUS)}")
-    add(
-        "--model",
-        default=DEFAULT_MODEL,
-        help=f"preset, model folder or config.json (default {DEFAULT_MODEL}): {', '.join(PRESETS)}",
-    )
-    add(
-        "--tensor-parallel",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="GPUs that share each layer (default 1)",
-    )
-    add(
-        "--kernel",
-        action="append",
-        metavar="NAME",
-        help=f"default all; repeatable: {', '.join(KERNELS)}",
-    )
-    add(
-        "--block-size",
-        type=block_sizes,
-        default=(16, 32, 64, 128),
-        metavar="N,...",
-        help="KV block sizes in tokens (default 16,32,64,128)",
-    )
-    add("--dtype", choices=FLOAT_DTYPES, help="activations (default: the model's)")
-    add(
-        "--effort",
-        choices=tuple(EFFORTS),
-        help="predict measures nothing; default quick with that GPU in this machine, else predict",
-    )
-    add("--trials", type=positive_int, metavar="N", help="binaries tried per cell")
     add(
         "--budget",
         type=positive_float,
         metavar="S",
         help="stop searching after so many seconds, shared by all cells",
-    )
-    add(
-        "--sampler",
-        default=DEFAULT_SAMPLER,
-        metavar="NAME",
-        help=f"default {DEFAULT_SAMPLER}; one of {', '.join(SAMPLERS)}",
-    )
-    add("--seed", type=int, default=0, help="same seed, same results (default 0)")
-    add(
-        "--jobs",
-        type=positive_int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="compiler processes (default: one per CPU)",
     )
     add("--results", metavar="DIR", help="where to write (default: the results folder)")
     add("--storage", metavar="URL", help="Optuna database instead of a journal file")
@@ -148,32 +100,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Search, write, and print what won and why."""
     arch, here = _target(options)
-    effort = options.effort or ("predict" if here is None else "quick")
-    measures = effort != "predict" or options.peers or options.peer or options.record
-    if measures and here is None:
-        what = f"--effort {effort}" if effort != "predict" else "--peers, --peer and --record"
-        raise NoDeviceError(
-            f"{what}: this measures, and there is no {arch.title} in this machine; "
-            "use --effort predict (with --trials N to search longer)"
-        )
+    effort = chosen_effort(options, arch, here)
+    further = options.peers or options.peer or options.record
+    if further and here is None:
+        raise no_device("--peers, --peer and --record", arch)
+    measures = effort != "predict" or further
     for peer in options.peer:
         load_peer(peer)
-    if options.sampler not in SAMPLERS:
-        raise UnknownChoiceError("sampler", options.sampler, SAMPLERS)
-    shape = load(options.model)
-    if options.tensor_parallel > 1:
-        shape = shape.tensor_parallel(options.tensor_parallel)
-    cells = [
-        Cell(spec, arch, problem)
-        for spec in map(load_kernel, options.kernel or KERNELS)
-        for problem in spec.problems(shape, options.dtype or shape.dtype, options.block_size)
-    ]
-    if not cells:
-        raise UsageError(f"{options.model} needs none of the chosen kernels")
-    store = ResultsStore(results_target(options.results))
-    require_writable(store.path(arch.name, cells[0].spec.name).parent)
-    for kernel in dict.fromkeys(cell.spec.name for cell in cells):
-        store.read(arch.name, kernel)  # what is corrupt is said before the search, not after
+    shape, cells = chosen_cells(options, arch)
+    store = checked_store(options.results, cells)
     # Optuna and scikit-learn take seconds to load: not before the arguments are known to be good.
     from autotune.cli.summary import print_standings, print_summary, run_document
     from autotune.tune import SearchOptions, tune
@@ -273,16 +208,5 @@ def _target(options: argparse.Namespace) -> tuple[GpuArch, LocalDevice | None]:
             raise UsageError("--simulate needs --results DIR: nothing of it is a measurement")
         arch = SimulatedDevice.parse(options.simulate).arch
         return arch, simulated_device(arch)
-    arch = _arch(options.gpu)
+    arch = chosen_arch(options.gpu)
     return arch, find_local(arch)
-
-
-def _arch(name: str | None) -> GpuArch:
-    if name is not None:
-        return lookup(name)
-    for device in local_devices():
-        if device.arch is not None:
-            return device.arch
-    raise NoDeviceError(
-        f"no known GPU in this machine; say which one to tune for: --gpu {'|'.join(GPUS)}"
-    )

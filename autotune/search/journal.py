@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append in one write, under a lock that dies with its holder.
 
+        Half a line that a writer left when it was killed is cut off first.
+
         Raises:
             StorageError: the file cannot be written, or the disk is full.
         """
@@ -34,6 +37,7 @@ class Journal(JournalFileBackend):
         try:
             with self._path.open("ab", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
+                _cut_half_line(self._path)
                 written = file.write(lines)
         except OSError as error:
             raise StorageError(f"cannot write the study file {self._path}: {error}") from error
@@ -47,6 +51,22 @@ def repair_journal(path: Path) -> int:
     """Cut off what a killed writer left half-written; returns the number of bytes removed."""
     if not path.exists():
         return 0
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # what a living writer has half-written is no damage
+        return _cut_torn_end(path)
+
+
+def _cut_half_line(path: Path) -> None:
+    """Cut off what follows the last line end; whole lines stay, whatever they hold."""
+    with path.open("r+b") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+
+
+def _cut_torn_end(path: Path) -> int:
     data = path.read_bytes()
     keep = 0
     for line in data.splitlines(keepends=True):

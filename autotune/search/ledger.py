@@ -44,7 +44,6 @@ class Ledger:
         self._candidates = candidates
         self._batch_size = batch_size
         self._trials = min(trials, len(candidates))
-        self._open: dict[int, optuna.trial.Trial] = {}
 
     @classmethod
     def open(
@@ -108,18 +107,18 @@ class Ledger:
 
     def _ask(self) -> Asked:
         trial = self._study.ask(fixed_distributions=self._candidates.distributions)
-        self._open[trial.number] = trial
         return Asked(trial.number, Config(trial.params))
 
     def _resumed(self, frozen: FrozenTrial) -> Asked:
         """Take up a trial that a dead process had asked, finishing its parameters if it had not."""
+        if frozen.params.keys() == self._candidates.distributions.keys():
+            return Asked(frozen.number, Config(frozen.params))
         trial = optuna.trial.Trial(self._study, frozen._trial_id)
         for name, distribution in self._candidates.distributions.items():
             if isinstance(distribution, IntDistribution):
                 trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
             elif isinstance(distribution, CategoricalDistribution):
                 trial.suggest_categorical(name, distribution.choices)
-        self._open[trial.number] = trial
         return Asked(frozen.number, Config(trial.params))
 
     def tell(
@@ -129,14 +128,13 @@ class Ledger:
 
         Failures are told PRUNED: Optuna's samplers learn from those, and ignore FAIL.
         """
-        trial = self._open.pop(asked.number)
         for name, fact in {"status": status, "reason": reason, **facts}.items():
             if fact is not None:
-                trial.set_user_attr(name, fact)
+                self.note(asked.number, name, fact)
         if value is None:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self._study.tell(asked.number, state=TrialState.PRUNED)
         else:
-            self._study.tell(trial, value)
+            self._study.tell(asked.number, value)
 
     def told(self) -> list[Asked]:
         """Trials that are over, in order."""
@@ -145,6 +143,25 @@ class Ledger:
             Asked(trial.number, Config(trial.params))
             for trial in self._study.get_trials(deepcopy=False, states=over)
         ]
+
+    def note(self, number: int, name: str, fact: Any) -> None:
+        """Write a fact (JSON types) beside a trial that is not over."""
+        storage, study = self._study._storage, self._study._study_id
+        trial = storage.get_trial_id_from_study_id_trial_number(study, number)
+        storage.set_trial_user_attr(trial, name, fact)
+
+    def notes(self) -> dict[int, Mapping[str, Any]]:
+        """What has been noted beside each trial, by its number."""
+        trials = self._study.get_trials(deepcopy=False)
+        return {trial.number: trial.user_attrs for trial in trials}
+
+    def note_study(self, name: str, fact: Any) -> None:
+        """Write a fact (JSON types) beside the study."""
+        self._study.set_user_attr(name, fact)
+
+    def study_notes(self) -> Mapping[str, Any]:
+        """What has been noted beside the study."""
+        return self._study.user_attrs
 
     @property
     def total_trials(self) -> int:

@@ -115,7 +115,7 @@ def test_bad_values_exit_2_and_say_what_would_do(
 def test_no_device_exits_3_and_names_the_way_out(
     words: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("autotune.cli.run", "autotune.cli.verify", "autotune.device"):
+    for module in ("autotune.cli.cells", "autotune.cli.verify", "autotune.device"):
         monkeypatch.setattr(f"{module}.local_devices", lambda: ())
     assert autotune(*words) == 3
     assert re.search(r"--gpu|--effort predict|--backend interpreter", capsys.readouterr().err)
