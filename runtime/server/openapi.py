@@ -40,7 +40,7 @@ _EVENTS = (
 
 def json_or_events(answer: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """Response of an endpoint that streams if asked to."""
-    events = {"schema": {"type": "string", "description": _EVENTS}}
+    events = {"schema": {"description": _EVENTS}}
     return {200: {"model": answer, "content": {"text/event-stream": events}}}
 
 

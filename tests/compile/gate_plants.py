@@ -14,7 +14,7 @@ from autotune.paths import data_dir
 from autotune.records import Selection
 from autotune.results import ResultsStore
 
-GPU = "a100"
+GPU = "rtx4090"
 KERNELS = ("paged_attention_decode", "paged_attention_prefill", "fused_mlp", "dequant_gemm")
 _STAGES = r"^NUM_STAGES = \{\{ num_stages \}\}"
 _OPTIONS = r'"num_stages": NUM_STAGES,(\s+"options": MFMA_OPTIONS,)?'

@@ -85,7 +85,7 @@ def test_too_long_and_too_little_memory(
     folder = reference(name).folder
     long = ",".join(["5"] * 300)
     assert "the prompt has 300 tokens" in run(capsys, folder, "--prompt-ids", long)
-    line = run(capsys, folder, "--kv-cache-gib", "0.00001")
+    line = run(capsys, folder, "--kv-cache-gib", "0.0000001")
     assert "kv_cache_bytes must be at least" in line
     few = ("--num-blocks", "2", "--block-size", "4")
     assert "needs 29 tokens of KV cache" in run(

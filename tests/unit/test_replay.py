@@ -245,9 +245,9 @@ def test_the_random_sampler_is_as_good_as_chance() -> None:
     assert abs(found.best[:, -1].mean() - expected_of_random(space, 12)) <= 4 * spread
 
 
-@pytest.mark.parametrize("name", ["conv_a100", "conv_a4000"])
-def test_the_forest_beats_chance_on_real_gpus(name: str) -> None:
-    space = read_space(SPACES / f"{name}.space.json.gz")
+def test_the_forest_beats_chance_on_a_real_gpu() -> None:
+    # Not on every one: decision 012 has the space where it does not, in batches.
+    space = read_space(SPACES / "conv_a4000.space.json.gz")
     assert space.times_us.count(None) == 161
     found = replay(space, "forest", ReplayOptions(evals=48, seeds=4, batch_size=8))
     assert found.best[:, -1].mean() >= expected_of_random(space, 48)
