@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ from runtime.ops.torch_build import VARIABLE
 
 if TYPE_CHECKING:
     from live_server import LiveServer
+
+# A shell's background job ignores SIGINT, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every machine, and no verdict that depends on how busy it is.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
