@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from runtime.sampling_params import SamplingParams
 from runtime.server.api_error import bad_request
-from runtime.server.event_stream import DONE, EventStream, answer_unless_gone, event
-from runtime.server.exchange import Exchange
-from runtime.server.failure import answer_or_error, error_events
 from runtime.server.frontend import Frontend
+from runtime.server.job import Job
 from runtime.server.messages import Advance, Delta, Submit
 from runtime.server.prompts import (
     Prompt,
@@ -34,7 +31,6 @@ from runtime.server.responses import (
     finish_reason,
 )
 from runtime.server.scores import chat_logprobs, prompt_logprobs
-from runtime.server.usage import UsageCount
 
 _NAMES = {"prompt_token_ids": "messages", "logprobs": "top_logprobs"}
 
@@ -54,20 +50,7 @@ async def chat(front: Frontend, body: ChatRequest, request: Request) -> Response
     prompt = await encode_text(front, text, "messages", special=bool(body.add_special_tokens))
     check_prompts(front, [prompt], "messages")
     params = _params(front, body, prompt)
-    stem, (request_id,) = front.new_ids(1)
-    submit = Submit(request_id, prompt.token_ids, params, None, body.priority or 0, body.cache_salt)
-    job = _Job(front, body, prompt, f"chatcmpl-{stem}", int(time.time()))
-
-    async def work() -> Response:
-        exchange = await front.submit([submit], _NAMES)
-        if body.stream:
-            return EventStream(job.events(exchange), exchange.close, front.config.stall_timeout_s)
-        try:
-            return await answer_or_error(job.whole(exchange))
-        finally:
-            exchange.close()
-
-    return await answer_unless_gone(request, work())
+    return await _ChatJob(front, body, prompt).chat(request, params)
 
 
 def _check(front: Frontend, body: ChatRequest) -> None:
@@ -97,22 +80,23 @@ def _params(front: Frontend, body: ChatRequest, prompt: Prompt) -> SamplingParam
     )
 
 
-class _Job:
+class _ChatJob(Job[ChatChunk]):
     """Shapes what the engine gives for one request."""
 
-    def __init__(
-        self, front: Frontend, body: ChatRequest, prompt: Prompt, name: str, created_s: int
-    ) -> None:
-        self._front = front
+    def __init__(self, front: Frontend, body: ChatRequest, prompt: Prompt) -> None:
+        super().__init__(front, body, [prompt], "chatcmpl")
         self._body = body
-        self._name = name
-        self._created_s = created_s
-        self._count = UsageCount([prompt])
+        self._prompt = prompt
 
-    async def whole(self, exchange: Exchange) -> Response:
-        """Everything at once."""
-        (advance,) = await exchange.whole()
-        self._count.add(0, advance)
+    async def chat(self, request: Request, params: SamplingParams) -> Response:
+        """Submit the conversation, and answer."""
+        body, (name,) = self._body, self._request_ids
+        ids = self._prompt.token_ids
+        submit = Submit(name, ids, params, None, body.priority or 0, body.cache_salt)
+        return await self.respond(request, [submit], _NAMES)
+
+    def _encode_whole(self, advances: Sequence[Advance]) -> bytes:
+        (advance,) = advances
         answer = ChatAnswer(
             id=self._name,
             object="chat.completion",
@@ -123,44 +107,29 @@ class _Job:
         )
         if self._body.prompt_logprobs is not None and advance.prompt_scores is not None:
             answer.prompt_logprobs = prompt_logprobs(advance.prompt_scores)
-        return Response(answer.encode(), media_type="application/json")
+        return answer.encode()
 
-    async def events(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
-        """Chunk by chunk."""
-        async for data in error_events(self._chunks(exchange)):
-            yield data
-        yield DONE
+    def _opening(self) -> list[ChatChunk]:
+        role = ChatDelta(role="assistant", content="")
+        return [self._piece(number, role) for number in range(self._body.n or 1)]
 
-    async def _chunks(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
-        yield b"".join(
-            self._chunk(number, ChatDelta(role="assistant", content=""))
-            for number in range(self._body.n or 1)
-        )
-        async for _, advance in exchange.advances():
-            self._count.add(0, advance)
-            yield b"".join(self._advance(advance))
-        if self._body.includes_usage:
-            last = self._answer([])
-            last.usage = self._count.usage()
-            yield event(last.encode())
-
-    def _advance(self, advance: Advance) -> list[bytes]:
+    def _news(self, index: int, advance: Advance) -> list[ChatChunk]:
         found = []
         for delta in advance.deltas:
             if delta.num_tokens:
                 news = ChatDelta(content=delta.text)
-                found.append(self._chunk(delta.index, news, self._logprobs(delta)))
+                found.append(self._piece(delta.index, news, self._logprobs(delta)))
             if delta.finish_reason is not None:
-                found.append(self._chunk(delta.index, ChatDelta(), None, delta))
+                found.append(self._piece(delta.index, ChatDelta(), None, delta))
         return found
 
-    def _chunk(
+    def _piece(
         self,
         number: int,
         news: ChatDelta,
         logprobs: ChatLogprobs | None = None,
         end: Delta | None = None,
-    ) -> bytes:
+    ) -> ChatChunk:
         choice = ChatChunkChoice(
             index=number,
             delta=news,
@@ -169,11 +138,10 @@ class _Job:
         )
         if end is not None:
             choice.stop_reason = end.stop_reason
-        answer = self._answer([choice])
-        if self._body.includes_usage:
-            running = self._body.includes_running_usage
-            answer.usage = self._count.usage() if running else None
-        return event(answer.encode())
+        return self._answer([choice])
+
+    def _empty_chunk(self) -> ChatChunk:
+        return self._answer([])
 
     def _answer(self, choices: list[ChatChunkChoice]) -> ChatChunk:
         return ChatChunk(

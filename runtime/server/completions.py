@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -11,10 +10,8 @@ from starlette.responses import Response
 
 from runtime.sampling_params import SamplingParams
 from runtime.server.api_error import bad_request
-from runtime.server.event_stream import DONE, EventStream, answer_unless_gone, event
-from runtime.server.exchange import Exchange
-from runtime.server.failure import answer_or_error, error_events
 from runtime.server.frontend import Frontend
+from runtime.server.job import Job
 from runtime.server.messages import Advance, Delta, Submit, TokenScores
 from runtime.server.prompts import Prompt, check_prompts, completion_prompts, output_bound
 from runtime.server.requests import CompletionRequest
@@ -25,7 +22,6 @@ from runtime.server.responses import (
     finish_reason,
 )
 from runtime.server.scores import completion_logprobs, prompt_logprobs
-from runtime.server.usage import UsageCount
 
 _NAMES = {"prompt_token_ids": "prompt"}
 
@@ -40,23 +36,7 @@ async def complete(front: Frontend, body: CompletionRequest, request: Request) -
     check_prompts(front, prompts, "prompt")
     _check_text(front, body)
     params = _params(front, body, prompts)
-    stem, ids = front.new_ids(len(prompts))
-    submits = [
-        Submit(name, prompt.token_ids, params, None, body.priority or 0, body.cache_salt)
-        for name, prompt in zip(ids, prompts, strict=True)
-    ]
-    job = _Job(front, body, prompts, f"cmpl-{stem}", int(time.time()))
-
-    async def work() -> Response:
-        exchange = await front.submit(submits, _NAMES)
-        if body.stream:
-            return EventStream(job.events(exchange), exchange.close, front.config.stall_timeout_s)
-        try:
-            return await answer_or_error(job.whole(exchange))
-        finally:
-            exchange.close()
-
-    return await answer_unless_gone(request, work())
+    return await _CompletionJob(front, body, prompts).complete(request, params)
 
 
 def _check_text(front: Frontend, body: CompletionRequest) -> None:
@@ -95,58 +75,38 @@ class _Echo:
     first_text: str = ""
 
 
-class _Job:
+class _CompletionJob(Job[CompletionAnswer]):
     """Shapes what the engine gives for one request."""
 
-    def __init__(
-        self,
-        front: Frontend,
-        body: CompletionRequest,
-        prompts: list[Prompt],
-        name: str,
-        created_s: int,
-    ) -> None:
-        self._front = front
+    def __init__(self, front: Frontend, body: CompletionRequest, prompts: list[Prompt]) -> None:
+        self._shows_output = body.max_tokens != 0
+        super().__init__(front, body, prompts, "cmpl", counts_output=self._shows_output)
         self._body = body
         self._prompts = prompts
-        self._name = name
-        self._created_s = created_s
         self._per_prompt = body.n or 1
-        self._shows_output = body.max_tokens != 0
-        self._count = UsageCount(prompts, counts_output=self._shows_output)
         self._offsets: dict[int, int] = {}  # choice -> characters that its tokens have had so far
 
-    async def whole(self, exchange: Exchange) -> Response:
-        """Everything at once."""
-        choices: list[CompletionChoice] = []
-        for index, advance in enumerate(await exchange.whole()):
-            self._count.add(index, advance)
-            choices.extend(self._choices(index, advance))
-        answer = self._answer(choices)
+    async def complete(self, request: Request, params: SamplingParams) -> Response:
+        """Submit every prompt, and answer."""
+        priority, salt = self._body.priority or 0, self._body.cache_salt
+        submits = [
+            Submit(name, prompt.token_ids, params, None, priority, salt)
+            for name, prompt in zip(self._request_ids, self._prompts, strict=True)
+        ]
+        return await self.respond(request, submits, _NAMES)
+
+    def _encode_whole(self, advances: Sequence[Advance]) -> bytes:
+        answer = self._empty_chunk()
+        for index, advance in enumerate(advances):
+            answer.choices.extend(self._choices(index, advance))
         answer.usage = self._count.usage()
-        return Response(answer.encode(), media_type="application/json")
+        return answer.encode()
 
-    async def events(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
-        """Chunk by chunk."""
-        async for data in error_events(self._chunks(exchange)):
-            yield data
-        yield DONE
+    def _news(self, index: int, advance: Advance) -> list[CompletionAnswer]:
+        return [self._answer([choice]) for choice in self._choices(index, advance)]
 
-    async def _chunks(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
-        async for index, advance in exchange.advances():
-            self._count.add(index, advance)
-            yield b"".join(self._chunk([choice]) for choice in self._choices(index, advance))
-        if self._body.includes_usage:
-            last = self._answer([])
-            last.usage = self._count.usage()
-            yield event(last.encode())
-
-    def _chunk(self, choices: list[CompletionChoice]) -> bytes:
-        answer = self._answer(choices)
-        if self._body.includes_usage:
-            running = self._body.includes_running_usage
-            answer.usage = self._count.usage() if running else None
-        return event(answer.encode())
+    def _empty_chunk(self) -> CompletionAnswer:
+        return self._answer([])
 
     def _answer(self, choices: list[CompletionChoice]) -> CompletionAnswer:
         return CompletionAnswer(
