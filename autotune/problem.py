@@ -16,16 +16,29 @@ from autotune.errors import UnknownChoiceError, UsageError
 AxisValue = int | float | str | bool
 
 
-def exact(default: AxisValue, meaning: str, choices: tuple[AxisValue, ...] = ()) -> Any:
-    """Declare an axis on which a tuned result must agree fully (dtype, head_dim, block_size)."""
+def exact(
+    default: AxisValue,
+    meaning: str,
+    choices: tuple[AxisValue, ...] = (),
+    optional: bool = False,
+) -> Any:
+    """Declare an axis on which a tuned result must agree fully (dtype, head_dim, block_size).
+
+    An `optional` axis is a variant: labels and files name it only where it is not at its default,
+    so that adding one changes neither those that exist nor their keys.
+    """
     return field(
-        default=default, metadata={"kind": "exact", "meaning": meaning, "choices": choices}
+        default=default,
+        metadata={"kind": "exact", "meaning": meaning, "choices": choices, "optional": optional},
     )
 
 
 def nearest(default: int, meaning: str) -> Any:
     """Declare a size axis on which the nearest tuned point may stand in (num_seqs, m)."""
-    return field(default=default, metadata={"kind": "nearest", "meaning": meaning, "choices": ()})
+    return field(
+        default=default,
+        metadata={"kind": "nearest", "meaning": meaning, "choices": (), "optional": False},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +75,19 @@ class Problem:
         """Exact axes and their values, in declaration order."""
         return {name: getattr(self, name) for name in self.axis_names("exact")}
 
+    def named_axes(self) -> dict[str, AxisValue]:
+        """Exact axes as labels and files have them: optional ones only where they say something."""
+        usual = {
+            axis.name: axis.default
+            for axis in dataclasses.fields(self)
+            if axis.metadata["optional"]
+        }
+        return {
+            name: value
+            for name, value in self.exact_axes().items()
+            if name not in usual or value != usual[name]
+        }
+
     def nearest_axes(self) -> dict[str, int]:
         """Size axes and their values, in declaration order."""
         return {name: getattr(self, name) for name in self.axis_names("nearest")}
@@ -80,8 +106,9 @@ class Problem:
         return dataclasses.replace(self, **sizes)
 
     def label(self, kind: str | None = None) -> str:
-        """Text form `k=v,k=v`, readable by `parse`."""
-        return ",".join(f"{name}={getattr(self, name)}" for name in self.axis_names(kind))
+        """Text form `k=v,k=v` of all axes, or of one kind; readable by `parse`."""
+        named = {**self.named_axes(), **self.nearest_axes()}
+        return ",".join(f"{name}={named[name]}" for name in self.axis_names(kind) if name in named)
 
     @classmethod
     def from_axes(cls, axes: Mapping[str, AxisValue]) -> Self:

@@ -138,7 +138,7 @@ def _space(cell: Cell, point: Problem, found: dict[Config, Row], origin: str) ->
         kernel=cell.spec.name,
         problem={
             name: value if not isinstance(value, float) else str(value)
-            for name, value in {**point.exact_axes(), **point.nearest_axes()}.items()
+            for name, value in {**point.named_axes(), **point.nearest_axes()}.items()
         },
         knobs=knobs,
         configs=tuple(configs),

@@ -129,7 +129,11 @@ def _read_cell(
     where = f"{source}, cell {json.dumps(data['exact'])}"
     try:
         problem = spec.problem_type.from_axes(data["exact"])
-        if problem.exact_axes() != data["exact"]:
+        if (
+            not problem.named_axes().items()
+            <= data["exact"].items()
+            <= (problem.exact_axes().items())
+        ):
             raise CorruptResultError(f"{where}: the exact axes are not those of {spec.name}")
         space = spec.space(problem, arch)
         binaries = {
@@ -186,7 +190,12 @@ def _read_selection(
 
 
 def results_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
-    """JSON with one line per point and per binary, so that a diff shows what changed."""
+    """JSON with one line per point and per binary, so that a diff shows what changed.
+
+    Optional axes are written where they are not at their default: files without variants are as
+    they were before there were any.
+    """
+    problem_type = load_kernel(kernel).problem_type
     lines = [
         "{",
         f' "schema": {SCHEMA_NUMBER},',
@@ -205,7 +214,7 @@ def results_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
         points.sort(key=lambda point: tuple(point["nearest"].values()))
         lines += [
             "  {",
-            f'   "exact": {_line(cell.exact)},',
+            f'   "exact": {_line(problem_type.from_axes(cell.exact).named_axes())},',
             f'   "template_sha": {json.dumps(cell.template_sha)},',
             f'   "environment": {_line(to_json(cell.environment))},',
             f'   "search": {_line(cell.search)},',

@@ -96,7 +96,7 @@ def _table(spec: KernelSpec[Any], arch: GpuArch, options: argparse.Namespace) ->
         return 0
     by_cell: dict[str, list[Selection]] = {}
     for selection in selections:
-        label = " ".join(f"{name}={value}" for name, value in selection.exact.items())
+        label = spec.problem_type.from_axes(selection.exact).label("exact").replace(",", " ")
         by_cell.setdefault(label, []).append(selection)
     for label, members in by_cell.items():
         columns = (*members[0].nearest, ">µs", ">floor", ">default", ">gain", "from", "why")

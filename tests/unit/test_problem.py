@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
-from autotune.problem import AxisValue
+from autotune.problem import AxisValue, Problem, exact, nearest
 
 problems = st.builds(
     DecodeProblem,
@@ -123,3 +125,27 @@ def test_switches_are_words_or_digits(word: str, value: bool) -> None:
     assert kind.parse(f"zero_point={word}").exact_axes()["zero_point"] is value
     with pytest.raises(UsageError, match="zero_point=maybe must be true or false"):
         kind.parse("zero_point=maybe")
+
+
+@dataclass(frozen=True)
+class Variants(Problem):
+    kernel: ClassVar[str] = "variants"
+
+    dtype: str = exact("bf16", "dtype")
+    mode: str = exact("plain", "how", ("plain", "fancy"), optional=True)
+    extra: bool = exact(False, "whether", optional=True)
+    rows: int = nearest(8, "rows")
+
+
+def test_optional_axes_are_named_where_they_say_something() -> None:
+    assert Variants().label() == "dtype=bf16,rows=8"
+    assert Variants(extra=True, rows=1).label() == "dtype=bf16,extra=True,rows=1"
+    assert Variants(mode="fancy").label("exact") == "dtype=bf16,mode=fancy"
+    assert Variants(mode="fancy").label("nearest") == "rows=8"
+    assert Variants(mode="fancy").named_axes() == {"dtype": "bf16", "mode": "fancy"}
+    assert set(Variants().exact_axes()) == {"dtype", "mode", "extra"}
+    for problem in (Variants(), Variants(extra=True), Variants(mode="fancy", extra=True, rows=2)):
+        assert Variants.parse(problem.label()) == problem
+        assert Variants.from_axes(problem.named_axes()).cell() == problem.cell()
+    with pytest.raises(UnknownChoiceError, match="Choices: fancy, plain"):
+        Variants.parse("mode=odd")
