@@ -82,7 +82,8 @@ class Checker:
         """Run a rendered module on an output that is poisoned again, and measure its error."""
         self._inputs["out"].copy_(self._poisoned)
         out = self._spec.run(module, self._problem, self._inputs)
-        return errors_of(out.cpu(), self._reference)
+        values = self._spec.values(self._problem, self._inputs, out)
+        return errors_of(values.cpu(), self._reference)
 
     def wrong(self, module: ModuleType) -> str | None:
         """Why a module is not right within the kernel's tolerance; None if it is."""

@@ -73,7 +73,7 @@ def _launch(arch: GpuArch, kind: str, members: Sequence[tuple[int, Work, Config]
         cols=_array([work.tile[1] for work in works]),
         depth=_array([work.tile[2] for work in works]),
         warps=_array([config.number("num_warps") for config in configs]),
-        stages=_array([config.number("num_stages") for config in configs]),
+        stages=_array([int(config.get("num_stages", 1)) for config in configs]),
     )
     step_bytes = _array([work.step_bytes for work in works])
     flops = _array([work.flops for work in works])

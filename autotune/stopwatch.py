@@ -96,5 +96,8 @@ def num_input_sets(one_set_bytes: float, l2_bytes: int) -> int:
 
 
 def poison(out: Any) -> None:
-    """Overwrite an output with NaN, so that what a launch does not write shows."""
-    out.fill_(float("nan"))
+    """Overwrite an output with NaN, so that what a launch does not write shows.
+
+    Bytes are all set, which is NaN in every float that they may be part of.
+    """
+    out.fill_(float("nan") if out.is_floating_point() else 255)

@@ -13,7 +13,7 @@ from autotune.device import LocalDevice, local_devices
 from autotune.effort import DEFAULT_SAMPLER, EFFORTS, SAMPLERS
 from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
 from autotune.files import require_writable
-from autotune.kernels import KERNELS, load_kernel
+from autotune.kernels import COMPANIONS, KERNELS, load_kernel, searched_kernels
 from autotune.kernels.dtypes import FLOAT_DTYPES
 from autotune.model_shape import PRESETS, ModelShape, load
 from autotune.paths import results_target
@@ -42,7 +42,7 @@ def add_cell_arguments(parser: argparse.ArgumentParser) -> None:
         "--kernel",
         action="append",
         metavar="NAME",
-        help=f"default all; repeatable: {', '.join(KERNELS)}",
+        help=f"repeatable: {', '.join(KERNELS)} (default: all but {', '.join(COMPANIONS)})",
     )
     add(
         "--block-size",
@@ -104,7 +104,7 @@ def chosen_cells(options: argparse.Namespace, arch: GpuArch) -> tuple[ModelShape
         shape = shape.tensor_parallel(options.tensor_parallel)
     cells = [
         Cell(spec, arch, problem)
-        for spec in map(load_kernel, options.kernel or KERNELS)
+        for spec in map(load_kernel, options.kernel or searched_kernels())
         for problem in spec.problems(shape, options.dtype or shape.dtype, options.block_size)
     ]
     if not cells:

@@ -13,8 +13,19 @@ KERNELS = {
     "fused_mlp": "autotune.kernels.fused_mlp:FusedMlp",
     "paged_attention_decode": "autotune.kernels.paged_attention_decode:PagedAttentionDecode",
     "paged_attention_prefill": "autotune.kernels.paged_attention_prefill:PagedAttentionPrefill",
+    "quantize_per_token": "autotune.kernels.quantize_per_token:QuantizePerToken",
+    "rms_norm": "autotune.kernels.rms_norm:RmsNorm",
+    "rope_kv_write": "autotune.kernels.rope_kv_write:RopeKvWrite",
 }
 """Name → "module:class", imported when asked for."""
+
+COMPANIONS = ("quantize_per_token", "rms_norm", "rope_kv_write")
+"""Searched only where they are named: a few knobs, and little that they could gain."""
+
+
+def searched_kernels() -> tuple[str, ...]:
+    """Kernels that a search takes where none is named."""
+    return tuple(name for name in KERNELS if name not in COMPANIONS)
 
 
 def load_kernel(name: str) -> KernelSpec[Any]:

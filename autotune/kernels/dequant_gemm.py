@@ -195,6 +195,12 @@ class DequantGemm:
         out: torch.Tensor = inputs["out"]
         return out
 
+    def values(
+        self, problem: DequantGemmProblem, inputs: Inputs, out: torch.Tensor
+    ) -> torch.Tensor:
+        """The output as it is."""
+        return out
+
     def tolerance(self, problem: DequantGemmProblem) -> Tolerance:
         """A dequantised weight is rounded once at most, and the output once."""
         epsilon = MACHINE_EPSILON[problem.dtype] + ACCUMULATION_ERROR

@@ -202,6 +202,10 @@ class PagedAttentionDecode:
         out: torch.Tensor = inputs["out"]
         return out
 
+    def values(self, problem: DecodeProblem, inputs: Inputs, out: torch.Tensor) -> torch.Tensor:
+        """The output as it is."""
+        return out
+
     def tolerance(self, problem: DecodeProblem) -> Tolerance:
         """See `paged_attention.tolerance`."""
         return tolerance(problem)

@@ -207,6 +207,10 @@ class PagedAttentionPrefill:
         out: torch.Tensor = inputs["out"]
         return out
 
+    def values(self, problem: PrefillProblem, inputs: Inputs, out: torch.Tensor) -> torch.Tensor:
+        """The output as it is."""
+        return out
+
     def tolerance(self, problem: PrefillProblem) -> Tolerance:
         """See `paged_attention.tolerance`."""
         return tolerance(problem)

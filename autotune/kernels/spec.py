@@ -124,6 +124,13 @@ class KernelSpec(Protocol, Generic[P]):
         """Launch the rendered module on the inputs and return its output."""
         ...
 
+    def values(self, problem: P, inputs: Inputs, out: torch.Tensor) -> torch.Tensor:
+        """What `out`, returned by `run`, says, to be compared with `reference`.
+
+        `out` itself, unless it is packed or quantised; then `inputs` has views of its parts.
+        """
+        ...
+
     def tolerance(self, problem: P) -> Tolerance:
         """Error allowed for this problem's dtypes."""
         ...

@@ -62,7 +62,8 @@ def test_the_default_is_sound(cache: Path, pool: WorkerPool, kernel: str, target
     main = evaluation.reports[0]
     assert main.mma == spec.expected_mma(problem, config, builder.arch)
     assert 16 <= main.registers <= builder.arch.max_registers_per_thread
-    assert main.loop.get("mma", 0) > 0, "the main loop is the one with the matrix work"
+    if main.mma is not None:
+        assert main.loop.get("mma", 0) > 0, "the main loop is the one with the matrix work"
     assert main.binary_bytes > 1000
 
 

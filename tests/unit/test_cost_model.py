@@ -145,7 +145,7 @@ def predict_config_us(
         make_report(
             entry=work.entry,
             num_warps=config.number("num_warps"),
-            num_stages=config.number("num_stages"),
+            num_stages=int(config.get("num_stages", 1)),
         )
         for work in works
     ]

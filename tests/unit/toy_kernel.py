@@ -114,6 +114,9 @@ class ToyKernel:
     def run(self, module: ModuleType, problem: ToyProblem, inputs: Inputs) -> torch.Tensor:
         raise AssertionError("the toy is never launched")
 
+    def values(self, problem: ToyProblem, inputs: Inputs, out: torch.Tensor) -> torch.Tensor:
+        return out
+
     def tolerance(self, problem: ToyProblem) -> Tolerance:
         return Tolerance(relative=1e-3, elementwise=1e-3)
 
