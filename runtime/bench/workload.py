@@ -67,6 +67,11 @@ def _shared_prefix(vocab_size: int, seed: int) -> Workload:
     return Workload("shared-prefix", prompts, (32,) * 32)
 
 
+def _long(vocab_size: int, seed: int) -> Workload:
+    prompt = _tokens(random.Random(seed), 32_752, vocab_size)
+    return Workload("long", (prompt,), (16,))
+
+
 def _tokens(source: random.Random, count: int, vocab_size: int) -> tuple[int, ...]:
     return tuple(source.randrange(vocab_size) for _ in range(count))
 
@@ -74,9 +79,10 @@ def _tokens(source: random.Random, count: int, vocab_size: int) -> tuple[int, ..
 WORKLOADS: Mapping[str, Callable[[int, int], Workload]] = {
     "mixed": _mixed,
     "shared-prefix": _shared_prefix,
+    "long": _long,
 }
 """Name -> made from (vocabulary size, seed): 32 requests of 16 to 256 tokens, or of 16 to 64 tokens
-after the same 512."""
+after the same 512; one request that ends with 32,768 tokens."""
 
 
 def read_workload(path: Path, encode: Callable[[str], list[int]]) -> Workload:

@@ -24,7 +24,7 @@ a workload file has one JSON object a line: {"prompt_token_ids": [...], "max_tok
 "prompt": "text"; each contender runs in a process of its own, so that peak memory is its own"""
 
 _AGAINST = ("hf", "hf-batch", "hf-continuous")
-_WORKLOADS = ("mixed", "shared-prefix")
+_WORKLOADS = ("mixed", "shared-prefix", "long")
 _MODELS = ("llama-125m", "llama-2m-32k")
 _ROUNDS_AGAINST = 3
 

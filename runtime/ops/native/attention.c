@@ -5,7 +5,8 @@
    pairs, so each key and value is read once for the whole group. */
 #include "tile.h"
 
-#define SPAN 64 /* keys at a time */
+#define SPAN 64  /* keys at a time */
+#define AHEAD 16 /* tokens whose keys and values are fetched before they are needed */
 #define MOST_ROWS 96
 #define MOST_DIM 256
 
@@ -30,17 +31,26 @@ typedef struct {
 
 int64_t attention_most_dim(void) { return MOST_DIM; }
 
-/* Widen keys and values of `count` tokens from `start`; keys are laid out in panels of tokens. */
+/* Widen keys and values of `count` tokens from `start`, of `end` that will be read; keys are laid out
+   in panels of tokens if asked. */
 static void read_tokens(const attention_step *step, const int32_t *table, int64_t head,
                         const element *keys, const element *values, int64_t start, int64_t count,
-                        int lay_out_keys, workspace *w) {
-    int64_t dim = step->head_dim, stride = step->num_kv_heads * dim;
+                        int64_t end, int lay_out_keys, workspace *w) {
+    int64_t dim = step->head_dim, stride = step->num_kv_heads * dim, size = step->block_size;
+    int64_t block = start / size, place = start % size; /* counted on: divisions are slow */
+    int64_t next_block = (start + AHEAD) / size, next_place = (start + AHEAD) % size;
     for (int64_t t = 0; t < count; t++) {
-        int64_t position = start + t;
-        int64_t slot = (int64_t)table[position / step->block_size] * step->block_size
-                     + position % step->block_size;
-        const element *key = keys + slot * stride + head * dim;
-        const element *value = values + slot * stride + head * dim;
+        int64_t offset = ((int64_t)table[block] * size + place) * stride + head * dim;
+        const element *key = keys + offset, *value = values + offset;
+        if (++place == size) place = 0, block++;
+        if (start + t + AHEAD < end) { /* one head's rows lie apart: hardware fetches them late */
+            int64_t next = ((int64_t)table[next_block] * size + next_place) * stride + head * dim;
+            for (int64_t d = 0; d < dim; d += LINE / (int64_t)sizeof(element)) {
+                __builtin_prefetch(keys + next + d, 0, 2);
+                __builtin_prefetch(values + next + d, 0, 2);
+            }
+            if (++next_place == size) next_place = 0, next_block++;
+        }
         if (lay_out_keys) {
             float *panel = w->keys + t / TILE_COLUMNS * TILE_COLUMNS * dim + t % TILE_COLUMNS;
             for (int64_t d = 0; d < dim; d++) panel[d * TILE_COLUMNS] = widen(key[d]);
@@ -63,19 +73,35 @@ static void read_tokens(const attention_step *step, const int32_t *table, int64_
     }
 }
 
-/* Scores of few rows, one key at a time: [rows, dim] by MOST_DIM, padded with zeros. */
-static void score_few(int64_t rows, int64_t dim, int64_t count, workspace *w) {
-    int64_t padded = (dim + LANES - 1) / LANES * LANES;
+/* Scores of few rows, one key at a time: [rows, dim] by MOST_DIM, padded with zeros. The rows'
+   chains of additions run side by side; `rows` is a constant. */
+INLINE void score_rows(const int rows, int64_t dim, int64_t count, workspace *w) {
     for (int64_t t = 0; t < count; t++) {
         const float *key = w->keys + t * MOST_DIM;
         float *scores = w->scores + t / TILE_COLUMNS * rows * TILE_COLUMNS + t % TILE_COLUMNS;
-        for (int64_t r = 0; r < rows; r++) {
-            vec sum = splat(0);
-            for (int64_t d = 0; d < padded; d += LANES)
-                sum += load_f32(w->queries + r * MOST_DIM + d) * load_f32(key + d);
-            scores[r * TILE_COLUMNS] = sum_lanes(sum);
+        vec sums[TILE_ROWS];
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) sums[r] = splat(0);
+        for (int64_t d = 0; d < dim; d += LANES) {
+            vec part = load_f32(key + d);
+#pragma GCC unroll 12
+            for (int r = 0; r < rows; r++) sums[r] += load_f32(w->queries + r * MOST_DIM + d) * part;
         }
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) scores[r * TILE_COLUMNS] = sum_lanes(sums[r]);
     }
+}
+
+static void score_few(int64_t rows, int64_t dim, int64_t count, workspace *w) {
+#define CASE(constant) \
+    case constant: score_rows(constant, dim, count, w); break;
+    switch (rows) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if TILE_ROWS == 12
+        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+    }
+#undef CASE
 }
 
 static void score_many(int64_t rows, int64_t dim, int64_t count, workspace *w) {
@@ -83,7 +109,7 @@ static void score_many(int64_t rows, int64_t dim, int64_t count, workspace *w) {
         for (int64_t row = 0, width; row < rows; row += width) {
             width = tile_rows(row, rows);
             tile_any(width, w->queries + row * dim, w->keys + t * dim, dim,
-                     w->scores + t * rows + row * TILE_COLUMNS, 1, 0);
+                     w->scores + t * rows + row * TILE_COLUMNS, 1, 0, 0);
         }
     }
 }
@@ -161,7 +187,7 @@ static void attend_rows(const attention_step *step, int64_t seq, int64_t first, 
     if (step->window && position - step->window + 1 > 0) start = position - step->window + 1;
     for (; start < end; start += SPAN) {
         int64_t count = end - start < SPAN ? end - start : SPAN;
-        read_tokens(step, table, head, keys, values, start, count, !is_few, w);
+        read_tokens(step, table, head, keys, values, start, count, end, !is_few, w);
         if (is_few) score_few(rows, dim, count, w);
         else score_many(rows, dim, count, w);
         for (int64_t row = 0, width; row < rows; row += width) {
@@ -174,7 +200,7 @@ static void attend_rows(const attention_step *step, int64_t seq, int64_t first, 
             }
             for (int64_t d = 0; d < dim; d += TILE_COLUMNS)
                 tile_any(width, w->shares + row * SPAN, w->values + d * SPAN, count,
-                         w->sums + (d / TILE_COLUMNS * rows + row) * TILE_COLUMNS, 0, 0);
+                         w->sums + (d / TILE_COLUMNS * rows + row) * TILE_COLUMNS, 0, 0, 0);
         }
     }
     for (int64_t row = 0; row < rows; row++) {

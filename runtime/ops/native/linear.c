@@ -62,7 +62,6 @@ static const float *widen_chunk(const packed_linear *w, int64_t panel, int64_t s
     if (w->format == BF16) {
         const uint16_t *from = (const uint16_t *)base + first;
         for (int64_t i = 0; i < count; i += TILE_COLUMNS) {
-            __builtin_prefetch(from + i + DEPTH * TILE_COLUMNS, 0, 2);
             store_f32(chunk + i, load_bf16(from + i));
             store_f32(chunk + i + LANES, load_bf16(from + i + LANES));
         }
@@ -98,14 +97,16 @@ static void interleave(const float *x, int64_t rows, int64_t k, float *tiles) {
 /* sums[rows, TILE_COLUMNS] = the interleaved rows times one panel. */
 static void multiply_panel(const packed_linear *w, int64_t panel, const float *tiles, int64_t rows,
                            float *sums, float *chunk) {
+    int64_t row_bytes = panel_bytes(w) / w->k;
+    const char *next = (const char *)w->weights + panel * panel_bytes(w);
     for (int64_t start = 0; start < w->k; start += DEPTH) {
         int64_t depth = w->k - start < DEPTH ? w->k - start : DEPTH;
         const float *wide = widen_chunk(w, panel, start, depth, chunk);
-        const char *ahead = w->format == FP32 ? (const char *)(wide + DEPTH * TILE_COLUMNS) : 0;
+        next += DEPTH * row_bytes; /* fetched while the first tile is multiplied */
         for (int64_t row = 0, count; row < rows; row += count) {
             count = tile_rows(row, rows);
             tile_any(count, tiles + row * w->k + start * count, wide, depth,
-                     sums + row * TILE_COLUMNS, start == 0, row ? 0 : ahead);
+                     sums + row * TILE_COLUMNS, start == 0, row ? 0 : next, row_bytes);
         }
     }
 }

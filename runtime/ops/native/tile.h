@@ -8,9 +8,10 @@
 
 int omp_get_thread_num(void);
 
-/* sums[rows, TILE_COLUMNS] (+)= x[rows, depth] chunk[depth, TILE_COLUMNS]; `rows` is a constant. */
+/* sums[rows, TILE_COLUMNS] (+)= x[rows, depth] chunk[depth, TILE_COLUMNS]; `rows` is a constant.
+   Memory `ahead` is fetched meanwhile, `ahead_step` bytes per step of the depth. */
 INLINE void tile(const int rows, const float *x, const float *chunk, int64_t depth, float *sums,
-                 int is_first, const char *ahead) {
+                 int is_first, const char *ahead, int64_t ahead_step) {
     vec low[TILE_ROWS], high[TILE_ROWS];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
@@ -19,7 +20,7 @@ INLINE void tile(const int rows, const float *x, const float *chunk, int64_t dep
     }
     for (int64_t i = 0; i < depth; i++) {
         vec a = load_f32(chunk + i * TILE_COLUMNS), b = load_f32(chunk + i * TILE_COLUMNS + LANES);
-        if (ahead) __builtin_prefetch(ahead + i * LINE, 0, 2);
+        if (ahead) __builtin_prefetch(ahead + i * ahead_step, 0, 2);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             vec value = splat(x[i * rows + r]);
@@ -35,9 +36,9 @@ INLINE void tile(const int rows, const float *x, const float *chunk, int64_t dep
 }
 
 static void tile_any(int64_t rows, const float *x, const float *chunk, int64_t depth, float *sums,
-                     int is_first, const char *ahead) {
+                     int is_first, const char *ahead, int64_t ahead_step) {
 #define CASE(count) \
-    case count: tile(count, x, chunk, depth, sums, is_first, ahead); break;
+    case count: tile(count, x, chunk, depth, sums, is_first, ahead, ahead_step); break;
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if TILE_ROWS == 12
