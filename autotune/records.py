@@ -118,12 +118,14 @@ class Evaluation:
     """For a duplicate: the configuration that compiled to the same machine code."""
 
     def __post_init__(self) -> None:
-        if self.status is Status.OK:
-            assert self.reports, "an OK evaluation has reports"
-            assert self.reason is None, "an OK evaluation needs no reason"
-        else:
-            assert self.reason, f"status {self.status} needs a reason"
-        assert (self.twin is not None) == (self.status is Status.DUPLICATE)
+        # Raised, not asserted: evaluations are read from files too.
+        is_ok = self.status is Status.OK
+        if is_ok and not self.reports:
+            raise ValueError(f"status {self.status} needs reports")
+        if is_ok == bool(self.reason):
+            raise ValueError(f"status {self.status} does not go with the reason {self.reason!r}")
+        if (self.twin is not None) != (self.status is Status.DUPLICATE):
+            raise ValueError(f"status {self.status} does not go with the twin {self.twin}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +163,16 @@ class Selection:
     """Spread of a measured time."""
 
     def __post_init__(self) -> None:
-        assert (self.time_us is None) == (self.provenance is Provenance.DEFAULT)
-        assert (self.error_factor is None) != (self.provenance is Provenance.PREDICTED)
-        assert (self.timing is None) != (self.provenance is Provenance.MEASURED)
+        # Raised, not asserted: selections are read from files too.
+        wants = {
+            "time_us": self.provenance is not Provenance.DEFAULT,
+            "error_factor": self.provenance is Provenance.PREDICTED,
+            "timing": self.provenance is Provenance.MEASURED,
+        }
+        for name, is_wanted in wants.items():
+            if (getattr(self, name) is not None) is not is_wanted:
+                has = "has no" if is_wanted else "has a"
+                raise ValueError(f"a selection that is {self.provenance.value} {has} {name}")
 
     @property
     def gain(self) -> float | None:

@@ -151,7 +151,7 @@ def _read_cell(
             if reason is not None:
                 raise CorruptResultError(f"{where}, {at.label('nearest')}: {reason}")
             selections.append(_read_selection(at, point, binaries))
-    except (AssertionError, TypeError) as error:
+    except (AssertionError, TypeError, ValueError) as error:
         raise CorruptResultError(f"{where}: contradicts itself: {error}") from error
     except CorruptResultError:
         raise

@@ -39,7 +39,7 @@ FAILURES = [status for status in Status if status not in (Status.OK, Status.DUPL
     ],
 )
 def test_evaluations_that_contradict_themselves(fields: dict[str, Any]) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="status"):
         Evaluation(CONFIG, **fields)
 
 
@@ -64,7 +64,7 @@ def test_failures_carry_a_reason(status: Status) -> None:
 def test_selections_that_contradict_themselves(
     provenance: Provenance, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="a selection that is"):
         make_selection(DecodeProblem(), provenance=provenance, **changes)
 
 
