@@ -5,7 +5,7 @@ Nothing is unpickled: a folder that has only .bin, .pt or GGUF files is refused 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +27,19 @@ _REFUSED = {
 }
 
 
+OnRead = Callable[[int, int], None]
+"""Is told bytes read so far, and of all files."""
+
+
 class Checkpoint:
     """Tensors by name, read from their files when asked for; a context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_read: OnRead | None = None) -> None:
         """Find the files and list their tensors.
+
+        Args:
+            folder: of the model.
+            on_read: called after each tensor that `read` gives.
 
         Raises:
             CheckpointError: no safetensors file, a file of the index is missing, or one is damaged.
@@ -39,7 +47,11 @@ class Checkpoint:
         self.folder = folder
         self._stack = ExitStack()
         self._file_of: dict[str, Any] = {}
-        for path in _weight_files(folder):
+        self._on_read = on_read
+        self._num_read_bytes = 0
+        paths = weight_files(folder)
+        self._num_bytes = sum(path.stat().st_size for path in paths)
+        for path in paths:
             try:
                 file = self._stack.enter_context(safe_open(path, framework="pt"))
             except (SafetensorError, OSError) as error:
@@ -77,10 +89,19 @@ class Checkpoint:
 
     def read(self, name: str) -> torch.Tensor:
         """Read a tensor, in the type it was saved in."""
-        return self._file_of[name].get_tensor(name)
+        found: torch.Tensor = self._file_of[name].get_tensor(name)
+        self._num_read_bytes += found.nbytes
+        if self._on_read is not None:
+            self._on_read(self._num_read_bytes, self._num_bytes)
+        return found
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model's folder.
+
+    Raises:
+        CheckpointError: there are none, or one that the index names is missing.
+    """
     index = folder / _INDEX
     if index.is_file():
         names = read_json_object(index).get("weight_map")

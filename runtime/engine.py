@@ -12,6 +12,7 @@ import torch
 from runtime.batch import ScheduledBatch
 from runtime.beam_state import BeamState
 from runtime.calibration import add_preemption_cost
+from runtime.checkpoint import OnRead
 from runtime.config import EngineConfig
 from runtime.engine_plan import plan_engine
 from runtime.errors import InvalidParameterError
@@ -44,7 +45,12 @@ class LLMEngine:
     """
 
     def __init__(
-        self, config: EngineConfig, *, model: Model | None = None, ops: OperationSet | None = None
+        self,
+        config: EngineConfig,
+        *,
+        model: Model | None = None,
+        ops: OperationSet | None = None,
+        on_read: OnRead | None = None,
     ) -> None:
         """Load the model and allocate the KV cache.
 
@@ -52,6 +58,7 @@ class LLMEngine:
             config: how to set it up.
             model: one already in memory, of the same folder, dtype, operations and length.
             ops: the operations that `model` runs on.
+            on_read: told bytes of weights read so far, and in all.
 
         Raises:
             ModelError: the model's folder cannot be served.
@@ -69,7 +76,13 @@ class LLMEngine:
         self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)
         if model is None:
             model = load_model(
-                config.model, sizes, plan.ops, plan.dtype, plan.device, limits.max_model_len
+                config.model,
+                sizes,
+                plan.ops,
+                plan.dtype,
+                plan.device,
+                limits.max_model_len,
+                on_read,
             )
         cache = KVCache(
             sizes.num_layers,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from runtime.checkpoint import Checkpoint
+from runtime.checkpoint import Checkpoint, OnRead
 from runtime.errors import InvalidParameterError
 from runtime.model_config import ModelConfig
 from runtime.model_sizes import ModelSizes
@@ -33,8 +33,11 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device,
     max_len: int,
+    on_read: OnRead | None = None,
 ) -> Any:
     """Read the checkpoint into the model, converted to `dtype`; returns a `model_runner.Model`.
+
+    `on_read` is told how many bytes have been read; not where transformers' code reads them.
 
     Raises:
         CheckpointError, WeightError: the weights are not there, or not those of this config.
@@ -45,7 +48,7 @@ def load_model(
         with Checkpoint(folder) as checkpoint:
             return backend.build(config, checkpoint, ops, dtype, device, max_len)
     family = importlib.import_module(FAMILIES[config.architecture].module)
-    with Checkpoint(folder) as checkpoint:
+    with Checkpoint(folder, on_read) as checkpoint:
         return family.build(config, Weights(checkpoint, dtype, device), ops, max_len)
 
 

@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     # Heavy imports come only now, under the protection above.
     from runtime.errors import EngineError
     from runtime.server.channel import ChannelClosedError, EngineChannel
+    from runtime.server.heap import freeze_heap
     from runtime.server.messages import (
         Configure,
         LoadFailed,
@@ -56,14 +57,16 @@ def main(arguments: list[str]) -> int:
         channel.send(Progress("importing torch"))
         from runtime.engine import LLMEngine
         from runtime.server.engine_loop import EngineLoop
+        from runtime.server.weight_progress import WeightProgress
 
         start_s = time.monotonic()
         channel.send(Progress(f"loading {config.model}"))
         try:
-            engine = LLMEngine(config)
+            engine = LLMEngine(config, on_read=WeightProgress(channel).take)
         except EngineError as error:
             channel.send(LoadFailed(str(error), error.exit_code))
             return error.exit_code
+        freeze_heap()
         channel.send(Ready(describe(engine, time.monotonic() - start_s)))
         EngineLoop(engine, channel, message.max_queued_tokens).run()
     except ChannelClosedError:

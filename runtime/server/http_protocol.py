@@ -21,7 +21,12 @@ class ApiProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the first request."""
         super().connection_made(cast(asyncio.Transport, transport))
-        self.loop.call_later(HEADER_TIMEOUT_S, self._check_started)
+        self._starting = self.loop.call_later(HEADER_TIMEOUT_S, self._check_started)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock, which would keep all that belongs to the connection until it rings."""
+        self._starting.cancel()
+        super().connection_lost(exc)
 
     def _check_started(self) -> None:
         has_request: bool = bool(self.scope)  # uvicorn declares it as always there

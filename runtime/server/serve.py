@@ -21,6 +21,7 @@ from runtime.server.engine_process import EngineProcess
 from runtime.server.exchange import EngineGoneError
 from runtime.server.frontend import Frontend, ServerStatus, ShuttingDownError
 from runtime.server.generation_defaults import read_defaults
+from runtime.server.heap import freeze_heap
 from runtime.server.listener import HttpListener
 from runtime.server.messages import EngineFacts, pack_config
 from runtime.server.metrics import ServerMetrics
@@ -126,6 +127,7 @@ class Server:
             facts = await connecting
         finally:
             connecting.cancel()
+        freeze_heap()
         self._front.open(facts, tokenizer, template)
         return facts
 
@@ -205,7 +207,11 @@ def _kernel_lines(facts: EngineFacts) -> list[str]:
     counts = Counter((fact.kernel, fact.tier) for fact in facts.kernels)
     if not counts:
         return [f"none tuned: {facts.operations} operations"]
-    return [f"{kernel}: {number} sizes {tier}" for (kernel, tier), number in counts.items()]
+    return [
+        f"{kernel}: {'untuned' if tier == 'default' else tier} for {number} "
+        f"size{'s' if number > 1 else ''}"
+        for (kernel, tier), number in counts.items()
+    ]
 
 
 class LoadError(EngineError):
