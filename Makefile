@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: help demo demo-model test check format gate gate-gpu evidence soak fleet bench bench-compare \
-	bench-scheduler bench-step fuzz-server stress clean
+	bench-scheduler bench-step bench-http fuzz-server stress clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -71,6 +71,11 @@ fuzz-server: $(STAMP) ## 200 examples, right and wrong, for every operation of t
 
 stress: $(STAMP) ## 50,000 short requests over 256 connections; three minutes: SECONDS=180
 	$(BIN)/python ci/stress.py $(if $(SECONDS),--seconds $(SECONDS))
+
+HTTP_MODEL ?= out/m125
+
+bench-http: $(STAMP) ## the same requests through the server and offline, in turns (at most 1.1 x)
+	$(BIN)/python ci/bench_http.py $(HTTP_MODEL) $(HTTP_FLAGS)
 
 # Where a run is recorded, and what it is compared with: of this machine, or any other recording.
 BENCH     ?= out/bench.json

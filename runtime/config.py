@@ -37,6 +37,9 @@ class EngineConfig:
     """Most that the KV cache may take; less where all seats together cannot use it."""
     num_blocks: int | None = None
     """KV blocks, block 0 included, in place of `kv_cache_bytes`."""
+    gpu_memory_utilization: float | None = None
+    """Share of a GPU's memory for weights, logits and KV blocks together, in place of
+    `kv_cache_bytes`; None where others share the device. Means nothing on a CPU."""
     swap_bytes: int = 0
     """Host memory for the KV blocks of preempted sequences."""
     max_num_seqs: int = 64
@@ -86,6 +89,9 @@ class EngineConfig:
                 raise InvalidParameterError(field, value, "at least 1")
         if self.num_blocks is not None and self.num_blocks < 2:
             raise InvalidParameterError("num_blocks", self.num_blocks, "at least 2")
+        share = self.gpu_memory_utilization
+        if share is not None and not 0 < share <= 1:
+            raise InvalidParameterError("gpu_memory_utilization", share, "above 0, and at most 1")
         self._settle_preemption_mode()
         sizes = self.cudagraph_capture_sizes
         if sizes is not None:

@@ -8,6 +8,7 @@ import torch
 
 from runtime.config import EngineConfig
 from runtime.errors import DeviceError
+from runtime.gpu_memory import GpuMemory, weight_bytes
 from runtime.loader import DTYPES, make_ops
 from runtime.memory import plan_memory
 from runtime.model_config import load_model_config
@@ -77,15 +78,33 @@ def plan_engine(
         block_size = BlockSizeChoice(config.block_size, "as asked")
     # On paper, a GPU need not be here.
     stream = make_stream(device if gpu is None else torch.device("cpu"))
+    element_bytes = DTYPES[dtype_name].itemsize
     limits = plan_memory(
         config,
         model,
         block_size.size,
-        DTYPES[dtype_name].itemsize,
+        element_bytes,
+        kv_bytes=_kv_bytes(config, model, element_bytes, device, gpu),
         is_asynchronous=stream.is_asynchronous or gpu is not None,
     )
     ops.resolve(dtype_name, block_size.size, StepLimits.of(limits))
     return EnginePlan(config, model, device, ops, dtype_name, block_size, limits, stream)
+
+
+def _kv_bytes(
+    config: EngineConfig,
+    model: ModelSizes,
+    element_bytes: int,
+    device: torch.device,
+    gpu: str | None,
+) -> int | None:
+    """What a GPU has for KV blocks, if it is to be shared out; None for a fixed size."""
+    share = config.gpu_memory_utilization
+    if share is None or config.num_blocks is not None or device.type != "cuda":
+        return None
+    memory = GpuMemory.of(device) if gpu is None else GpuMemory.of_absent(gpu)
+    weights = weight_bytes(config.model, DTYPES[model.dtype].itemsize, element_bytes)
+    return memory.kv_bytes(share, weights, config.max_num_batched_tokens, model.vocab_size)
 
 
 def _choose(config: EngineConfig, gpu: str | None) -> tuple[str, torch.device]:

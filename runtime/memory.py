@@ -15,6 +15,7 @@ def plan_memory(
     block_size: int,
     element_bytes: int,
     *,
+    kv_bytes: int | None = None,
     is_asynchronous: bool,
 ) -> SchedulerConfig:
     """Settle block counts and lengths.
@@ -24,6 +25,7 @@ def plan_memory(
         model: of the model.
         block_size: tokens per block.
         element_bytes: of one number in the KV cache.
+        kv_bytes: what there is for the KV cache; None for `kv_cache_bytes` of `config`.
         is_asynchronous: whether the device runs by itself.
 
     Raises:
@@ -40,11 +42,12 @@ def plan_memory(
     num_blocks = config.num_blocks
     if num_blocks is None:
         useful = 1 + config.max_num_seqs * -(-max_len // block_size)
-        num_blocks = min(useful, config.kv_cache_bytes // bytes_per_block)
+        given = config.kv_cache_bytes if kv_bytes is None else kv_bytes
+        num_blocks = min(useful, given // bytes_per_block)
         if num_blocks < 2:
             raise InvalidParameterError(
                 "kv_cache_bytes",
-                config.kv_cache_bytes,
+                given,
                 f"at least {2 * bytes_per_block}, two blocks",
             )
     batched = config.max_num_batched_tokens

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from runtime import interpreter
 from runtime.config import DTYPE_NAMES, MODEL_IMPLS, EngineConfig
+from runtime.errors import InvalidParameterError
 from runtime.ops import OPERATION_SETS
+from runtime.preemption import PreemptionMode
 from runtime.threads import default_threads
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare MODEL and the engine's options."""
+def add_engine_arguments(parser: argparse.ArgumentParser, utilization: float | None = None) -> None:
+    """Declare MODEL and the engine's options; `utilization` as `engine_config` is given it."""
     default = {field.name: field.default for field in fields(EngineConfig)}
     parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
     group = parser.add_argument_group("engine")
@@ -32,13 +34,80 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--num-blocks", type=int, help="KV blocks, in place of --kv-cache-gib")
     group.add_argument(
-        "--kv-cache-gib", type=float, help="most that the KV cache may take (default 1)"
+        "--kv-cache-gib",
+        type=float,
+        help=f"most that the KV cache may take (default 1{_or_share(utilization)})",
     )
-    group.add_argument("--swap-gib", type=float, help="host memory for preempted sequences")
+    group.add_argument(
+        "--gpu-memory-utilization",
+        type=float,
+        metavar="SHARE",
+        help="of a GPU's memory, for weights and KV cache together, in place of --kv-cache-gib",
+    )
+    group.add_argument(
+        "--swap-gib", "--swap-space", type=float, help="host memory for preempted sequences"
+    )
     for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "seed"):
         group.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
-    group.add_argument("--no-prefix-caching", action="store_true")
+    _add_scheduling(group)
     group.add_argument("--threads", type=int, help="default: physical cores that may be used")
+    _add_parallel(group)
+
+
+def _add_scheduling(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--enable-prefix-caching",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="share blocks of equal beginnings (default)",
+    )
+    # An older name.
+    group.add_argument(
+        "--no-prefix-caching",
+        dest="enable_prefix_caching",
+        action="store_false",
+        help=argparse.SUPPRESS,
+    )
+    group.add_argument(
+        "--enable-chunked-prefill",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let steps take parts of prompts (default)",
+    )
+    group.add_argument(
+        "--async-scheduling",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="schedule a step while the one before it runs (default: on GPUs)",
+    )
+    group.add_argument(
+        "--preemption-mode",
+        choices=("auto", *(mode.value for mode in PreemptionMode)),
+        default="auto",
+        help="what becomes of a preempted sequence's KV blocks (default auto: the cheaper)",
+    )
+    group.add_argument(
+        "--forecast",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="hold requests back while running ones will need the blocks (default)",
+    )
+    group.add_argument(
+        "--cudagraph-capture-sizes",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="batch sizes to capture (default: powers and multiples up to --max-num-seqs)",
+    )
+
+
+def _add_parallel(group: argparse._ArgumentGroup) -> None:
+    for words in (
+        ("--tensor-parallel-size", "-tp"),
+        ("--pipeline-parallel-size", "-pp"),
+        ("--data-parallel-size", "-dp"),
+    ):
+        group.add_argument(*words, type=int, default=1, metavar="1", help="only 1 is supported")
 
 
 def add_model_impl(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -84,9 +153,29 @@ def prepare_process(ops: str) -> None:
         interpreter.choose()
 
 
-def engine_config(options: argparse.Namespace) -> EngineConfig:
-    """Make the engine's configuration of the parsed options."""
+def engine_config(options: argparse.Namespace, utilization: float | None = None) -> EngineConfig:
+    """Make the engine's configuration of the parsed options.
+
+    Args:
+        options: of a command that has declared them.
+        utilization: of a GPU's memory, where no option says how large the KV cache is to be.
+
+    Raises:
+        InvalidParameterError: a value is off, or asks for more than one device.
+    """
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if getattr(options, name) != 1:
+            raise InvalidParameterError(
+                name,
+                getattr(options, name),
+                "1: a model runs on one device; to use several, start a server on each "
+                "(CUDA_VISIBLE_DEVICES) behind a load balancer",
+            )
     sizes: dict[str, Any] = {}
+    if options.gpu_memory_utilization is not None:
+        sizes["gpu_memory_utilization"] = options.gpu_memory_utilization
+    elif options.kv_cache_gib is None:
+        sizes["gpu_memory_utilization"] = utilization
     if options.kv_cache_gib is not None:
         sizes["kv_cache_bytes"] = int(options.kv_cache_gib * _GIB)
     if options.swap_gib is not None:
@@ -104,10 +193,23 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         max_num_batched_tokens=options.max_num_batched_tokens,
         max_model_len=options.max_model_len,
         seed=options.seed,
-        enable_prefix_caching=not options.no_prefix_caching,
+        enable_prefix_caching=options.enable_prefix_caching,
+        enable_chunked_prefill=options.enable_chunked_prefill,
+        enable_forecast=options.forecast,
+        async_scheduling=options.async_scheduling,
+        preemption_mode=options.preemption_mode,
+        cudagraph_capture_sizes=_tuple(options.cudagraph_capture_sizes),
         threads=default_threads() if options.threads is None else options.threads,
         **sizes,
     )
+
+
+def _or_share(utilization: float | None) -> str:
+    return "" if utilization is None else f"; on GPUs what {utilization:.0%}% of the memory leaves"
+
+
+def _tuple(sizes: list[int] | None) -> tuple[int, ...] | None:
+    return None if sizes is None else tuple(sizes)
 
 
 def _block_size(word: str) -> int | None:

@@ -25,6 +25,8 @@ then:
 
 exit code: 0 after SIGTERM, 130 after Ctrl-C (twice: at once), 1 the engine died, 2 usage"""
 
+_GPU_SHARE = 0.92
+"""Of a GPU's memory, which a server has to itself; as in vLLM."""
 _QUEUE_PER_SEAT = 8
 """Requests that may wait, per sequence that can run."""
 
@@ -94,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="with --explain: print JSON")
     add_explain_arguments(parser)
-    add_engine_arguments(parser)
+    add_engine_arguments(parser, _GPU_SHARE)
 
 
 def handle(options: argparse.Namespace) -> int:
@@ -112,7 +114,7 @@ def handle(options: argparse.Namespace) -> int:
     elif queue_len < 1:
         raise InvalidParameterError("max_num_queued_reqs", queue_len, "at least 1")
     engine = dataclasses.replace(
-        engine_config(options),
+        engine_config(options, _GPU_SHARE),
         max_queue_len=queue_len,
         policy=SchedulingPolicy(options.scheduling_policy),
         skip_tokenizer=options.skip_tokenizer_init,
