@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from runtime.detokenizer import IncrementalDetokenizer
+from runtime.errors import ModelOutputError
 from runtime.logprobs import Logprob, PositionLogprobs
 from runtime.outputs import CompletionOutput, TokenLogprobs
 from runtime.sequence import FinishReason, Sequence
@@ -92,7 +95,13 @@ class Completion:
 
 
 def name_logprobs(logprobs: PositionLogprobs, tokenizer: Tokenizer | None) -> TokenLogprobs:
-    """Log-probabilities by token id, with each token's text."""
+    """Log-probabilities by token id, with each token's text.
+
+    Raises:
+        ModelOutputError: one is not a number. Callers would take it for a score, and JSON has none.
+    """
+    if any(map(math.isnan, logprobs.logprobs)):
+        raise ModelOutputError("a log-probability of the model is not a number")
 
     def text(token_id: int) -> str | None:
         if tokenizer is None:

@@ -9,6 +9,7 @@
     - ChatRefusedError               the model's chat template cannot take the messages
     - QueueFullError                 too many requests wait already; the only one worth retrying
   x RequestFailedError             the engine failed on one request's own work
+  x ModelOutputError               the model computed what is not a number for a request
   x ModelError                     the model that was named cannot be served
     - ModelFolderError               no such folder, or a file of it is missing or unreadable
     - UnknownArchitectureError       no model family has this name; lists those that exist
@@ -102,6 +103,12 @@ class RequestFailedError(EngineError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the engine failed on this request: {problem}")
+
+
+class ModelOutputError(EngineError):
+    """The model's scores for a request are not numbers: its weights overflow, or are damaged."""
+
+    exit_code = 1
 
 
 class ModelError(EngineError):

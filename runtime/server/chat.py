@@ -10,6 +10,7 @@ from starlette.responses import Response
 from runtime.sampling_params import SamplingParams
 from runtime.server.api_error import bad_request
 from runtime.server.frontend import Frontend
+from runtime.server.guard import tenant_salt
 from runtime.server.job import Job
 from runtime.server.messages import Advance, Delta, Submit
 from runtime.server.prompts import (
@@ -92,7 +93,8 @@ class _ChatJob(Job[ChatChunk]):
         """Submit the conversation, and answer."""
         body, (name,) = self._body, self._request_ids
         ids = self._prompt.token_ids
-        submit = Submit(name, ids, params, None, body.priority or 0, body.cache_salt)
+        salt = tenant_salt(request.scope, body.cache_salt)
+        submit = Submit(name, ids, params, None, body.priority or 0, salt)
         return await self.respond(request, [submit], _NAMES)
 
     def _encode_whole(self, advances: Sequence[Advance]) -> bytes:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from runtime.sampling_params import SamplingParams
 from runtime.server.api_error import bad_request
 from runtime.server.frontend import Frontend
+from runtime.server.guard import tenant_salt
 from runtime.server.job import Job
 from runtime.server.messages import Advance, Delta, Submit, TokenScores
 from runtime.server.prompts import Prompt, check_prompts, completion_prompts, output_bound
@@ -88,7 +89,8 @@ class _CompletionJob(Job[CompletionAnswer]):
 
     async def complete(self, request: Request, params: SamplingParams) -> Response:
         """Submit every prompt, and answer."""
-        priority, salt = self._body.priority or 0, self._body.cache_salt
+        priority = self._body.priority or 0
+        salt = tenant_salt(request.scope, self._body.cache_salt)
         submits = [
             Submit(name, prompt.token_ids, params, None, priority, salt)
             for name, prompt in zip(self._request_ids, self._prompts, strict=True)

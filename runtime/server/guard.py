@@ -20,6 +20,18 @@ OPEN_PATHS = frozenset({"/health", "/"})
 """Answered without a key: what load balancers ask, and a page that says nothing by itself."""
 
 
+_TENANT = "pagetune.tenant"
+
+
+def tenant_salt(scope: Scope, salt: str | None) -> str | None:
+    """A request's cache salt, told apart by its key where there are several.
+
+    Whoever shares cached prefixes with another learns from their times what the other has sent.
+    """
+    tenant: str | None = scope.get(_TENANT)
+    return salt if tenant is None else f"{tenant} {salt or ''}"
+
+
 class Guard:
     """ASGI middleware; see the module."""
 
@@ -65,6 +77,8 @@ class Guard:
                 "a valid API key is needed: Authorization: Bearer KEY",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        if len(self._digests) > 1:
+            scope[_TENANT] = digest.hex()
 
 
 class _BoundedBody:

@@ -1,4 +1,4 @@
-"""`runtime serve` before the fake engine: the port is any free one, the timeout the argument."""
+"""`runtime serve` before the fake engine; arguments: shutdown timeout, port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if __name__ == "__main__":
     config = ServerConfig(
         EngineConfig(Path("none"), skip_tokenizer=True),
         ("fake",),
-        port=0,
+        port=int(sys.argv[2]),
         shutdown_timeout_s=float(sys.argv[1]),
     )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_server import LiveServer, served
+from live_server import LiveServer, served, wait_until
+
+from runtime.server import http_protocol
 
 KEY = "secret-key"
 
@@ -108,6 +111,27 @@ def test_right_keys(locked: LiveServer) -> None:
     assert "security" not in schema["paths"]["/health"]["get"]
 
 
+def test_keys_share_no_cached_prefix(locked: LiveServer) -> None:
+    """A hit's time would tell one client what another has sent."""
+    body = {"prompt": [9, *range(5, 60)], "max_tokens": 1}
+
+    def cached(key: str, **fields: str) -> int:
+        headers = {"authorization": f"Bearer {key}"}
+        answer = locked.post("/v1/completions", {**body, **fields}, headers=headers).json()
+        found: int = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return found
+
+    assert [cached(KEY), cached("other"), cached(KEY), cached("other")] == [0, 0, 48, 48]
+    assert [cached(KEY, cache_salt="x"), cached("other", cache_salt="x")] == [0, 0]
+    chat = {"messages": [{"role": "user", "content": "x" * 60}], "max_tokens": 1}
+    found = []
+    for key in (KEY, "other", KEY):
+        headers = {"authorization": f"Bearer {key}"}
+        usage = locked.post("/v1/chat/completions", chat, headers=headers).json()["usage"]
+        found.append(usage["prompt_tokens_details"]["cached_tokens"] > 0)
+    assert found == [False, False, True]
+
+
 def test_bodies_are_bounded(locked: LiveServer) -> None:
     url, headers = f"{locked.url}/tokenize", {"authorization": f"Bearer {KEY}"}
     headers["content-type"] = "application/json"
@@ -161,6 +185,29 @@ def test_what_is_not_http_gets_a_json_error(server: LiveServer, data: bytes) -> 
     assert 400 <= status < 500
     assert json.loads(body)["error"]["code"] == status
     assert server.get("/health").status_code == 200
+
+
+def test_a_connection_without_a_request_is_closed(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_S", 0.1)
+    with server.connect() as connection:
+        assert connection.recv(10) == b""
+
+
+def test_a_connection_that_has_ended_is_forgotten(server: LiveServer) -> None:
+    """Its clock would have kept it for half a minute: megabytes, at hundreds in a second."""
+
+    def known() -> int:
+        gc.collect()
+        # Not isinstance: some objects of libraries answer it with a warning.
+        return sum(type(each) is http_protocol.ApiProtocol for each in gc.get_objects())
+
+    before = known()
+    for _ in range(10):
+        data = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert raw(server, data)[0] == 200
+    wait_until(lambda: known() <= before)
 
 
 def test_ids_are_ours_whatever_a_client_sends(server: LiveServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,77 +17,15 @@ from typing import Any
 import httpx
 import pytest
 from live_server import wait_until
-
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-
-
-class Process:
-    """A server process, its lines, and its engine's process id."""
-
-    def __init__(self, words: list[str], **environment: str) -> None:
-        path = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
-        self.child = subprocess.Popen(
-            [sys.executable, *words],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, **environment},
-            process_group=0,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.child.stderr is not None
-        for line in self.child.stderr:
-            self.lines.append(line.rstrip())
-
-    @property
-    def output(self) -> str:
-        return "\n".join(self.lines)
-
-    def url(self, timeout_s: float = 60) -> str:
-        """Wait for the ready line."""
-        pattern = re.compile(r"^ready +(http://\S+)", re.MULTILINE)
-        wait_until(lambda: bool(pattern.search(self.output)), timeout_s)
-        found = pattern.search(self.output)
-        assert found is not None
-        return found[1]
-
-    def engine(self) -> int:
-        """Process id of the engine."""
-        children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
-        wait_until(lambda: bool(children.read_text().split()))
-        (pid,) = children.read_text().split()
-        return int(pid)
-
-    def close(self) -> None:
-        """End everything."""
-        if self.child.poll() is None:
-            self.child.kill()
-        self.child.wait(20)
-        self._reader.join(20)
-        assert self.child.stderr is not None
-        self.child.stderr.close()
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process is no more; a zombie that nobody waits for counts as gone."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
+from server_process import HERE, ROOT, Process, is_gone
 
 
 @pytest.fixture
 def start() -> Iterator[Any]:
     started: list[Process] = []
 
-    def begin(timeout_s: float = 0, mode: str = "") -> Process:
-        words = [str(HERE / "serve_fake.py"), str(timeout_s)]
+    def begin(timeout_s: float = 0, mode: str = "", port: int = 0) -> Process:
+        words = [str(HERE / "serve_fake.py"), str(timeout_s), str(port)]
         started.append(Process(words, FAKE_ENGINE=mode))
         return started[-1]
 
@@ -185,6 +124,46 @@ def test_the_engine_dies_with_the_server(start: Any, mode: str) -> None:
     wait_until(lambda: is_gone(engine), 10)
     asked.join(20)
     assert asked.error is not None
+
+
+def test_a_killed_client_leaves_nothing(start: Any) -> None:
+    process = start(0)
+    url = process.url()
+    body = json.dumps({"prompt": [5], "max_tokens": 900, "stream": True})
+    code = (
+        "import urllib.request as u, sys\n"
+        f"r = u.Request({url + '/v1/completions'!r}, {body.encode()!r},"
+        " {'content-type': 'application/json'})\n"
+        "for line in u.urlopen(r): print(line, flush=True)"
+    )
+    clients = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    for client in clients:
+        assert client.stdout is not None
+        assert client.stdout.readline()
+    assert running(url) == 3
+    for client in clients:
+        client.kill()
+        client.wait(20)
+        assert client.stdout is not None
+        client.stdout.close()
+    wait_until(lambda: running(url) == 0)
+    assert Asked(url, 2).result().status_code == 200
+
+
+def test_a_killed_server_keeps_no_port(start: Any) -> None:
+    first = start(0)
+    url, engine = first.url(), first.engine()
+    asked = Asked(url, 900, stream=True)
+    wait_until(lambda: running(url) == 1)
+    first.child.kill()
+    first.child.wait(20)
+    wait_until(lambda: is_gone(engine), 10)
+    second = start(0, "", int(url.rpartition(":")[2]))
+    assert second.url() == url
+    asked.join(20)
+    assert Asked(url, 2).result().status_code == 200
 
 
 def test_the_server_ends_with_the_engine(start: Any) -> None:
