@@ -4,8 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo demo-model test check format gate gate-gpu evidence soak fleet bench bench-compare \
-	bench-scheduler bench-step bench-http fuzz-server stress clean
+.PHONY: help demo demo-model test check format gate gate-gpu evidence soak fleet bench bench-baseline \
+	bench-compare bench-scheduler bench-step bench-http fuzz-server stress clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -79,14 +79,17 @@ bench-http: $(STAMP) ## the same requests through the server and offline, in tur
 
 # Where a run is recorded, and what it is compared with: of this machine, or any other recording.
 BENCH     ?= out/bench.json
-BASELINE  ?= out/baseline.json
+BASELINE  ?= ci/benchmarks/baseline.json
 
 bench: $(STAMP)  ## time what runs here (kernels too, where there is a GPU) into out/bench.json
 	@mkdir -p $(dir $(BENCH))
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest ci/benchmarks \
 		--benchmark-json=$(BENCH) --benchmark-save-data
 
-bench-compare: $(STAMP) ## out/bench.json against a recording of this machine (BASELINE=FILE)
+bench-baseline: $(STAMP) ## keep out/bench.json, shortened, as what bench-compare compares with
+	$(BIN)/python ci/bench_baseline.py $(BENCH) $(BASELINE)
+
+bench-compare: $(STAMP) ## out/bench.json against the baseline kept (BASELINE=FILE: another)
 	$(BIN)/autotune gate $(BASELINE) $(BENCH)
 
 clean:           ## remove the virtual environment and tool caches

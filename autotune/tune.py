@@ -13,7 +13,7 @@ from autotune.build import Builder
 from autotune.cell import Cell
 from autotune.cost_model import MODEL_VERSION
 from autotune.deadline import Deadline
-from autotune.effort import DEFAULT_SAMPLER, EFFORTS
+from autotune.effort import EFFORTS, PREDICTING_SAMPLER
 from autotune.judge import DuplicateFinder
 from autotune.measure import Device, measure
 from autotune.progress import Reporter
@@ -36,7 +36,7 @@ class SearchOptions:
     effort: str = "predict"
     trials: int | None = None
     """Binaries per cell; None for what the effort says."""
-    sampler: str = DEFAULT_SAMPLER
+    sampler: str = PREDICTING_SAMPLER
     seed: int = 0
     resume: bool = False
     storage_url: str | None = None

@@ -5,7 +5,8 @@
 A made-up kernel with a made-up compiler, so that it is all about leases. Every worker is a process
 of its own; some are killed with SIGKILL at random moments and replaced. Afterwards the studies and
 results must be those of one undisturbed process, byte for byte, and a log that all workers wrote
-must show that no trial was leased or told again after its evaluation had been recorded.
+must show that no trial was leased or told again after its evaluation had been recorded, and that
+what the killed had leased was taken over. Half of the kills are aimed at workers that hold a trial.
 """
 
 from __future__ import annotations
@@ -107,14 +108,14 @@ def logged(log: Path) -> None:
     def noting(self: Ledger, number: int, name: str, fact: Any) -> None:
         trial = f"{self._study.study_name}:{number}"
         if name == LEASE and fact is not None:
-            write_log(log, LEASE, trial)
+            write_log(log, LEASE, trial, os.getpid())
         note(self, number, name, fact)
         if name == EVALUATION:
-            write_log(log, EVALUATION, trial)
+            write_log(log, EVALUATION, trial, os.getpid())
 
     def telling(self: Ledger, asked: Asked, *words: Any, **facts: Any) -> None:
         tell(self, asked, *words, **facts)
-        write_log(log, "told", f"{self._study.study_name}:{asked.number}")
+        write_log(log, "told", f"{self._study.study_name}:{asked.number}", os.getpid())
 
     Ledger.note, Ledger.tell = noting, telling  # type: ignore[method-assign]
 
@@ -146,34 +147,61 @@ def start_worker(plan: Plan, templates: TemplateFolder, folder: Path, number: in
         os._exit(code)
 
 
-def count_logged(log: Path, event: str) -> int:
-    """How often all workers together have logged an event."""
-    text = log.read_text() if log.exists() else ""
-    return sum(line.startswith(event) for line in text.splitlines())
+def read_log(log: Path) -> list[tuple[str, str, int]]:
+    """Event, trial and process of every line, in the order in which they took place."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    words = [line.split() for line in lines]
+    return [(event, trial, int(process)) for event, trial, process in words]
 
 
-def run_fleet(plan: Plan, templates: TemplateFolder, folder: Path) -> tuple[list[int], int]:
-    """Run workers until all are done; numbers of those that lived to the end, and kills made.
+def holders(log: Path) -> dict[str, int]:
+    """Process that holds each trial that is leased and not evaluated."""
+    held: dict[str, int] = {}
+    for event, trial, process in read_log(log):
+        if event == LEASE:
+            held[trial] = process
+        elif event == EVALUATION:
+            held.pop(trial, None)
+    return held
+
+
+def takeovers(log: Path, killed: Sequence[int]) -> int:
+    """How many leases that a killed process held went to another."""
+    held: dict[str, int] = {}
+    count = 0
+    for event, trial, process in read_log(log):
+        if event == LEASE:
+            count += held.get(trial) in killed
+            held[trial] = process
+    return count
+
+
+def run_fleet(plan: Plan, templates: TemplateFolder, folder: Path) -> tuple[list[int], list[int]]:
+    """Run workers until all are done; numbers of those that lived, and processes that were killed.
 
     The kills are spread over the search: the next one is due when its share of trials is evaluated.
     """
     chance = random.Random(plan.seed)
     numbers = {start_worker(plan, templates, folder, n): n for n in range(plan.workers)}
-    lived, killed, failed = [], 0, 0
+    lived: list[int] = []
+    killed: list[int] = []
+    failed = 0
     while numbers:
         time.sleep(chance.uniform(0.02, 0.15))
-        share = killed * plan.cells * plan.trials / (plan.kills + 1)
-        if killed < plan.kills and count_logged(folder / "log", EVALUATION) >= share:
-            victim = chance.choice(sorted(numbers))
+        share = len(killed) * plan.cells * plan.trials / (plan.kills + 1)
+        evaluated = sum(event == EVALUATION for event, _, _ in read_log(folder / "log"))
+        if len(killed) < plan.kills and evaluated >= share:
+            busy = set(holders(folder / "log").values()) & numbers.keys()
+            victim = chance.choice(sorted(busy if busy and len(killed) % 2 else numbers))
             os.kill(victim, signal.SIGKILL)
-            killed += 1
+            killed.append(victim)
         for child in tuple(numbers):
             ended, status = os.waitpid(child, os.WNOHANG)
             if not ended:
                 continue
             number = numbers.pop(child)
             if os.WIFSIGNALED(status):
-                fresh = plan.workers + killed + len(lived)
+                fresh = plan.workers + len(killed) + len(lived)
                 numbers[start_worker(plan, templates, folder, fresh)] = fresh
             elif os.waitstatus_to_exitcode(status) == 0:
                 lived.append(number)
@@ -209,12 +237,12 @@ def check(plan: Plan, templates: TemplateFolder, folder: Path, lived: Sequence[i
             faults.append(f"{name}: {len(ours)} trials, not {plan.trials} different ones")
         if ours != theirs:
             faults.append(f"{name}: not the trials of a single process")
-    events = [line.split() for line in (folder / "log").read_text().splitlines()]
+    events = read_log(folder / "log")
     for kind in (EVALUATION, "told"):
-        counts = Counter(trial for event, trial in events if event == kind)
+        counts = Counter(trial for event, trial, _ in events if event == kind)
         faults += [f"{trial}: {kind} {n} times" for trial, n in counts.items() if n > 1]
     recorded: set[str] = set()
-    for event, trial in events:
+    for event, trial, _ in events:
         if event == EVALUATION:
             recorded.add(trial)
         elif event == LEASE and trial in recorded:
@@ -259,11 +287,15 @@ def hold_trial(options: argparse.Namespace, storage_url: str) -> int:
         started = time.monotonic()
         lived, killed = run_fleet(plan, templates, folder)
         seconds = time.monotonic() - started
-        leases = count_logged(folder / "log", LEASE)
+        leases = sum(event == LEASE for event, _, _ in read_log(folder / "log"))
+        taken = takeovers(folder / "log", killed)
         faults = check(plan, templates, folder, lived)
+        if len(killed) >= 10 and not taken:  # fewer may all have missed
+            faults.append("no trial of a killed worker was taken over: nothing was shown")
     print(
         f"{plan.workers} workers, {plan.cells * plan.trials} trials in {plan.cells} cells, "
-        f"{killed} killed, {leases} leases, {seconds:.1f} s; {len(lived)} workers' results compared"
+        f"{len(killed)} killed, {leases} leases, {taken} of them taken over from the killed, "
+        f"{seconds:.1f} s; {len(lived)} workers' results compared"
     )
     print("\n".join(faults) or "none lost, none twice, the same as one process")
     return 1 if faults else 0

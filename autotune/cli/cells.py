@@ -10,7 +10,7 @@ from autotune.arch import GPUS, GpuArch, lookup
 from autotune.cell import Cell
 from autotune.cli.types import block_sizes, positive_int
 from autotune.device import LocalDevice, local_devices
-from autotune.effort import DEFAULT_SAMPLER, EFFORTS, SAMPLERS
+from autotune.effort import DEFAULT_SAMPLER, EFFORTS, PREDICTING_SAMPLER, SAMPLERS
 from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
 from autotune.files import require_writable
 from autotune.kernels import COMPANIONS, KERNELS, load_kernel, searched_kernels
@@ -60,9 +60,9 @@ def add_cell_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trials", type=positive_int, metavar="N", help="binaries tried per cell")
     add(
         "--sampler",
-        default=DEFAULT_SAMPLER,
         metavar="NAME",
-        help=f"default {DEFAULT_SAMPLER}; one of {', '.join(SAMPLERS)}",
+        help=f"default {DEFAULT_SAMPLER}, with --effort predict {PREDICTING_SAMPLER}; "
+        f"one of {', '.join(SAMPLERS)}",
     )
     add("--seed", type=int, default=0, help="same seed, same results (default 0)")
     add(
@@ -97,7 +97,7 @@ def chosen_cells(options: argparse.Namespace, arch: GpuArch) -> tuple[ModelShape
     Raises:
         UsageError: a name is unknown, or the model needs none of the chosen kernels.
     """
-    if options.sampler not in SAMPLERS:
+    if options.sampler is not None and options.sampler not in SAMPLERS:
         raise UnknownChoiceError("sampler", options.sampler, SAMPLERS)
     shape = load(options.model)
     if options.tensor_parallel > 1:

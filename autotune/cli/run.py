@@ -25,6 +25,7 @@ from autotune.cli.output import print_json
 from autotune.cli.types import positive_float
 from autotune.deadline import Deadline
 from autotune.device import LocalDevice, find_local
+from autotune.effort import EFFORTS
 from autotune.errors import UsageError
 from autotune.gpu import Gpu, simulated, simulated_device
 from autotune.paths import cache_dir, studies_dir, templates_dir
@@ -116,7 +117,7 @@ def handle(options: argparse.Namespace) -> int:
     search = SearchOptions(
         effort=effort,
         trials=options.trials,
-        sampler=options.sampler,
+        sampler=options.sampler or EFFORTS[effort].sampler,
         seed=options.seed,
         resume=options.resume,
         storage_url=options.storage,

@@ -28,6 +28,7 @@ from autotune.cli.ray_launcher import RayCluster, launch_all
 from autotune.cli.types import positive_float
 from autotune.deadline import Deadline
 from autotune.device import find_local
+from autotune.effort import EFFORTS
 from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
 from autotune.gpu import Gpu
 from autotune.measure import Device
@@ -106,10 +107,14 @@ def handle(options: argparse.Namespace) -> int:
     if options.ray is not None:
         return launch_all(options, RayCluster(options.ray))
     if named:
-        search = SearchOptions(
-            trials=options.trials, sampler=options.sampler, seed=options.seed, resume=True
-        )
-        tasks = [Task(cell, replace(search, effort=effort)) for cell, effort in named]
+        search = SearchOptions(trials=options.trials, seed=options.seed, resume=True)
+        tasks = [
+            Task(
+                cell,
+                replace(search, effort=effort, sampler=options.sampler or EFFORTS[effort].sampler),
+            )
+            for cell, effort in named
+        ]
     else:
         tasks = _joined(shared, options.study)
     store = checked_store(options.results, (task.cell for task in tasks))

@@ -1,4 +1,7 @@
-"""Recorded benchmark runs: two files of pytest-benchmark, compared sample by sample."""
+"""Recorded benchmark runs, compared sample by sample: pytest-benchmark's files, or our short ones.
+
+A short file is what is committed as a baseline: one JSON object of machine and samples, a few kB.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,10 @@ from autotune.gate.verdict import Verdict
 RECORDED_LEAST_CHANGE = 0.10
 """Two runs of the same code on a shared machine differ by this much without any reason."""
 _CANARY = "canary"
+SCHEMA_NAME = "pagetune-benchmarks"
+SCHEMA_VERSION = 1
+_KEPT_SAMPLES = 30
+"""Of each benchmark in a short file, evenly spread over the sorted samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Recording:
 
     @classmethod
     def read(cls, path: Path) -> Recording:
-        """Read what `pytest --benchmark-json=FILE --benchmark-save-data` wrote.
+        """Read what `pytest --benchmark-json=FILE --benchmark-save-data` or `to_document` wrote.
 
         Raises:
             CorruptResultError: the file cannot be read, is not of that format, or has no samples.
@@ -39,6 +46,8 @@ class Recording:
         except (OSError, ValueError, RecursionError) as error:
             raise CorruptResultError(f"cannot read the recording {path}: {error}") from error
         try:
+            if data.get("schema") == SCHEMA_NAME:
+                return cls._short(path, data)
             cpu = data["machine_info"]["cpu"]
             machine = f"{cpu.get('brand_raw', 'unknown CPU')}, {cpu.get('count', '?')} cores"
             samples = {
@@ -51,6 +60,31 @@ class Recording:
                 "--benchmark-json=FILE --benchmark-save-data"
             ) from error
         return cls(path, machine, samples)
+
+    @classmethod
+    def _short(cls, path: Path, data: Mapping[str, Any]) -> Recording:
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {data['schema_version']!r:.20}, not {SCHEMA_VERSION}")
+        samples = {
+            str(name): tuple(number / 1e6 for number in _numbers(numbers))
+            for name, numbers in data["samples_us"].items()
+        }
+        return cls(path, str(data["machine"]), samples)
+
+    def to_document(self) -> dict[str, Any]:
+        """Short JSON form: the machine, and some samples of each benchmark in microseconds."""
+        kept = {}
+        for name, samples in sorted(self.samples.items()):
+            ranked = sorted(samples)
+            count = min(len(ranked), _KEPT_SAMPLES)
+            places = (round(i * (len(ranked) - 1) / max(1, count - 1)) for i in range(count))
+            kept[name] = [float(f"{ranked[place] * 1e6:.5g}") for place in places]
+        return {
+            "schema": SCHEMA_NAME,
+            "schema_version": SCHEMA_VERSION,
+            "machine": self.machine,
+            "samples_us": kept,
+        }
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

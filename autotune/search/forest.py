@@ -63,31 +63,43 @@ class ForestModel:
         """Expected improvement of a pool of unseen configurations; one fit serves a batch."""
         rng = np.random.default_rng([self._seed, history.batch_start, len(history.indices)])
         judged = np.array(history.indices)
-        ranks = _ranks(history)
-        target = _target(ranks)
-        weights = np.exp(-_ATTENTION * ranks / len(target))
+        target = normal_scores(ranks_of(history))
         unseen = np.flatnonzero(history.unseen)
         if len(unseen) > _MOST_SCORED:
             order = judged[np.argsort(target, kind="stable")]
             near = np.concatenate([self._candidates.similar(int(i)) for i in order[:_ELITE]])
             drawn = rng.choice(unseen, size=_MOST_SCORED, replace=False)
             unseen = np.unique(np.concatenate([near[history.unseen[near]], drawn]))
-        descriptors = self._candidates.descriptors
-        told, asked = descriptors[judged], descriptors[unseen]
-        guesses = np.empty((_TREES, len(unseen)))
-        # Checking 32 times what is known to be sound takes longer than growing the trees.
-        with sklearn.config_context(skip_parameter_validation=True, assume_finite=True):
-            for number in range(_TREES):
-                tree = ExtraTreeRegressor(
-                    max_features=_FEATURE_SHARE, random_state=int(rng.integers(2**31))
-                )
-                tree.fit(told, target, sample_weight=weights, check_input=False)
-                guesses[number] = tree.predict(asked, check_input=False)
+        guesses = grow_forest(self._candidates.descriptors, judged, target, unseen, rng)
+        mean, deviation = guesses.mean(axis=0), guesses.std(axis=0)
         self._scored_at, self._pool = history.batch_start, unseen
-        self._gain = _expected_improvement(guesses, float(target.min()))
+        self._gain = expected_improvement(mean, deviation, float(target.min()))
 
 
-def _ranks(history: History) -> NDArray[np.intp]:
+def grow_forest(
+    descriptors: NDArray[np.float32],
+    told: NDArray[np.intp],
+    target: Array,
+    asked: NDArray[np.intp],
+    rng: np.random.Generator,
+) -> Array:
+    """Grow trees on the rows `told` of `descriptors`; returns their guesses [trees, asked]."""
+    ranks = np.argsort(np.argsort(target, kind="stable"), kind="stable")
+    weights = np.exp(-_ATTENTION * ranks / len(target))
+    known, unknown = descriptors[told], descriptors[asked]
+    guesses = np.empty((_TREES, len(asked)))
+    # Checking 32 times what is known to be sound takes longer than growing the trees.
+    with sklearn.config_context(skip_parameter_validation=True, assume_finite=True):
+        for number in range(_TREES):
+            tree = ExtraTreeRegressor(
+                max_features=_FEATURE_SHARE, random_state=int(rng.integers(2**31))
+            )
+            tree.fit(known, target, sample_weight=weights, check_input=False)
+            guesses[number] = tree.predict(unknown, check_input=False)
+    return guesses
+
+
+def ranks_of(history: History) -> NDArray[np.intp]:
     """Place of each judged configuration, the best 0; failures share the last."""
     order = np.array([np.inf if value is None else value for value in history.values])
     ranks = np.argsort(np.argsort(order, kind="stable"), kind="stable")
@@ -95,16 +107,16 @@ def _ranks(history: History) -> NDArray[np.intp]:
     return ranks
 
 
-def _target(ranks: NDArray[np.intp]) -> Array:
+def normal_scores(ranks: NDArray[np.intp]) -> Array:
     """Normal scores: how far apart bad times are says nothing about the good ones."""
     scores = ndtri((ranks + 1.0) / (len(ranks) + 1.0))
     return np.asarray(scores / scores.std(), dtype=np.float64)
 
 
-def _expected_improvement(guesses: Array, best: float) -> Array:
-    """Of each column of `guesses` [trees, configurations], below `best`; never negative."""
-    mean, deviation = guesses.mean(axis=0), guesses.std(axis=0) + 1e-6
-    z = (best - mean) / deviation
+def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """How far below `best` normal variables fall on average; never negative."""
+    spread = deviation + 1e-6
+    z = (best - mean) / spread
     density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
-    gain = (best - mean) * ndtr(z) + deviation * density
+    gain = (best - mean) * ndtr(z) + spread * density
     return np.asarray(np.maximum(gain, 0.0), dtype=np.float64)

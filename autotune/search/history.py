@@ -20,6 +20,8 @@ class History:
     batch: tuple[int, ...]
     """Configurations already picked in this batch."""
     batch_start: int
+    seeded: int = 0
+    """How many of those judged or in the batch somebody else had chosen: warm starts, a default."""
 
     @property
     def best(self) -> int | None:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autotune.effort import SAMPLERS
 from autotune.errors import UnknownChoiceError
+from autotune.search.blend import BlendModel
 from autotune.search.candidates import Candidates
 from autotune.search.classifier import ClassifierModel
 from autotune.search.forest import ForestModel
@@ -73,6 +74,7 @@ class FiniteSampler(BaseSampler):
         indices: list[int] = []
         values: list[float | None] = []
         batch: list[int] = []
+        seeded = 0
         for other in study.get_trials(deepcopy=False):
             index = self.candidates.index(_params(other))
             if index is None or other.number >= trial.number:
@@ -80,6 +82,7 @@ class FiniteSampler(BaseSampler):
                     unseen[index] = False  # enqueued, its turn will come
                 continue
             unseen[index] = False
+            seeded += "fixed_params" in other.system_attrs
             if other.number >= batch_start:
                 batch.append(index)
             elif other.state is TrialState.COMPLETE:
@@ -88,7 +91,7 @@ class FiniteSampler(BaseSampler):
             elif other.state is TrialState.PRUNED:
                 indices.append(index)
                 values.append(None)
-        return History(unseen, tuple(indices), tuple(values), tuple(batch), batch_start)
+        return History(unseen, tuple(indices), tuple(values), tuple(batch), batch_start, seeded)
 
 
 class ClassifierSampler(FiniteSampler):
@@ -100,6 +103,18 @@ class ClassifierSampler(FiniteSampler):
 
     def pick(self, study: Study, trial: FrozenTrial, history: History) -> int:
         """See `ClassifierModel.pick`."""
+        return self._model.pick(history, trial.number, self.rng(trial))
+
+
+class BlendSampler(FiniteSampler):
+    """Expected improvement under a forest and a Gaussian process."""
+
+    def __init__(self, candidates: Candidates, seed: int, batch_size: int, trials: int) -> None:
+        super().__init__(candidates, seed, batch_size)
+        self._model = BlendModel(candidates, seed, trials)
+
+    def pick(self, study: Study, trial: FrozenTrial, history: History) -> int:
+        """See `BlendModel.pick`."""
         return self._model.pick(history, trial.number, self.rng(trial))
 
 
@@ -162,6 +177,8 @@ def make_sampler(
     Raises:
         UnknownChoiceError: no such sampler.
     """
+    if name == "blend":
+        return BlendSampler(candidates, seed, batch_size, trials)
     if name == "forest":
         return ForestSampler(candidates, seed, batch_size, trials)
     if name == "classifier":

@@ -1,4 +1,4 @@
-"""Our two models on made-up landscapes: they have to find what random search misses."""
+"""Two of our models on made-up landscapes: they have to find what random search misses."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +17,8 @@ from autotune.gate.finding import Finding
 from autotune.gate.report import to_junit, to_markdown
 from autotune.gate.verdict import Verdict
 from autotune.paths import data_dir
+
+ROOT = Path(__file__).parents[2]
 
 
 def recording(path: Path, cpu: str = "a CPU", **medians: float) -> Path:
@@ -75,6 +79,29 @@ def test_other_machines_and_moved_canaries_are_incomparable(
     assert (code, report["counts"]) == (0, {"incomparable": 2})
     throttled = recording(tmp_path / "c.json", step=2.0, canary=1.5)
     code, report = gate(capsys, before, throttled)
+    assert (code, report["counts"]) == (0, {"incomparable": 2})
+
+
+def test_a_short_baseline_judges_like_the_recording_it_was_made_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = recording(tmp_path / "long.json", step=1.0, canary=1.0)
+    data = json.loads(long.read_text())
+    data["benchmarks"][0]["stats"]["data"] *= 40  # 1,000 samples
+    long.write_text(json.dumps(data))
+    short = tmp_path / "short.json"
+    words = [sys.executable, ROOT / "ci/bench_baseline.py", long, short]
+    subprocess.run(list(map(str, words)), check=True)
+    assert len(json.loads(short.read_text())["samples_us"]["step"]) == 30
+    assert gate(capsys, short, long)[0] == 0
+    code, report = gate(capsys, short, recording(tmp_path / "b.json", step=1.5, canary=1.0))
+    assert code == 1
+    assert {f["kernel"]: f["verdict"] for f in report["findings"]} == {
+        "step": "slower",
+        "canary": "same",
+    }
+    elsewhere = recording(tmp_path / "c.json", cpu="another CPU", step=1.5, canary=1.0)
+    code, report = gate(capsys, short, elsewhere)
     assert (code, report["counts"]) == (0, {"incomparable": 2})
 
 

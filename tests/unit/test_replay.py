@@ -75,9 +75,10 @@ def test_failures_count_as_evaluations() -> None:
     assert evals > 10
 
 
-def test_the_forest_beats_random_on_a_bowl() -> None:
-    options = ReplayOptions(evals=30, seeds=6, batch_size=2)
-    ours, theirs = (replay(bowl(), name, options).best for name in ("forest", "random"))
+@pytest.mark.parametrize("sampler", ["blend", "forest"])
+def test_models_beat_random_on_a_bowl(sampler: str) -> None:
+    options = ReplayOptions(evals=30, seeds=4, batch_size=2)
+    ours, theirs = (replay(bowl(), name, options).best for name in (sampler, "random"))
     assert ours[:, -1].mean() >= 0.95
     assert ours[:, -1].mean() >= theirs[:, -1].mean() + 0.1
 

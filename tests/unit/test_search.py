@@ -92,7 +92,7 @@ def resumed(journal: Path, sampler: str, trials: int) -> list[Told]:
     return finish(open_ledger(journal, sampler, trials, resume=True))
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "nsga2", "classifier", "forest"])
+@pytest.mark.parametrize("name", ["random", "tpe", "nsga2", "classifier", "blend"])
 def test_a_ledger_dropped_after_any_tell_goes_on(tmp_path: Path, name: str) -> None:
     trials = 20
     expected = finish(open_ledger(tmp_path / "whole.journal", name, trials))
@@ -107,7 +107,7 @@ def test_a_ledger_dropped_after_any_tell_goes_on(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize(
     ("name", "step", "torn"),
-    [("random", 1, 0), ("random", 7, 30), ("forest", 13, 5), ("tpe", 13, 0)],
+    [("random", 1, 0), ("random", 7, 30), ("forest", 13, 5), ("blend", 29, 5), ("tpe", 13, 0)],
 )
 def test_a_journal_cut_anywhere_goes_on(tmp_path: Path, name: str, step: int, torn: int) -> None:
     """A kill -9 leaves a prefix of the journal, maybe with half a line more."""
