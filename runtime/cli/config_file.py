@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.cli.engine_options import SWITCHES
 from runtime.errors import EngineError
 
 _OPTION = "--config"
@@ -19,7 +20,8 @@ def expand_config(words: Sequence[str]) -> list[str]:
     """Put a file's options in front, right after the subcommand; later words win.
 
     A file maps long option names, with - or _, to a value, to a list of values, or to true for a
-    flag (false leaves it out). `model` stands for the positional argument.
+    flag (false leaves it out, or says no where there is an option for that). `model` stands for
+    the positional argument.
 
     Args:
         words: subcommand first; returned as they are without `--config`.
@@ -72,6 +74,8 @@ def _words(path: Path, values: dict[str, Any]) -> tuple[list[str], str | None]:
             model = str(value)
         elif option == _OPTION:
             raise ConfigFileError(f"{path}: a configuration cannot name another one")
+        elif value is False and name.replace("_", "-") in SWITCHES:
+            words.append(f"--no-{name.replace('_', '-')}")
         elif value is True:
             words.append(option)
         elif isinstance(value, list):

@@ -18,6 +18,9 @@ from runtime.threads import default_threads
 if TYPE_CHECKING:
     from runtime.model_sizes import ModelSizes
 
+SWITCHES = ("enable-prefix-caching", "enable-chunked-prefill", "async-scheduling", "forecast")
+"""Options of which there is a --no- form."""
+
 _GIB = 1 << 30
 
 

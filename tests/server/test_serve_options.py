@@ -10,7 +10,8 @@ import pytest
 
 from runtime.checkpoint import Checkpoint
 from runtime.cli import main, serve
-from runtime.cli.engine_options import engine_config
+from runtime.cli.config_file import expand_config
+from runtime.cli.engine_options import SWITCHES, engine_config
 from runtime.config import EngineConfig
 from runtime.preemption import PreemptionMode
 from runtime.server import weight_progress
@@ -47,6 +48,31 @@ def parse(*words: str) -> EngineConfig:
 )
 def test_options_reach_the_engine(words: str, field: str, value: Any) -> None:
     assert getattr(parse(*words.split()), field) == value
+
+
+def test_a_file_can_say_no(tmp_path: Path) -> None:
+    path = tmp_path / "server.yaml"
+    path.write_text(
+        "model: m\nenable_prefix_caching: false\nforecast: false\nasync-scheduling: true\n"
+        "enforce-eager: false\n"
+    )
+    words = expand_config(["serve", "--config", str(path)])
+    assert "--enforce-eager" not in words
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    config = engine_config(parser.parse_args(words[1:]))
+    assert not config.enable_prefix_caching
+    assert not config.enable_forecast
+    assert config.async_scheduling is True
+
+
+def test_every_switch_is_known() -> None:
+    """By the file's reader, which sees no parser."""
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    kind = argparse.BooleanOptionalAction
+    found = {a.option_strings[0][2:] for a in parser._actions if isinstance(a, kind)}
+    assert found == set(SWITCHES)
 
 
 @pytest.mark.parametrize("option", ["--tensor-parallel-size", "-tp", "-pp", "-dp"])
