@@ -22,13 +22,15 @@ from runtime.kernel_row import TORCH, KernelRow
 from runtime.kernel_table import KernelTable, Launch, LaunchTable, powers_of_two, tabulate
 from runtime.ops.base import AttentionSpec
 from runtime.ops.limits import StepLimits
-from runtime.ops.request import MlpShape
+from runtime.ops.request import CacheWrite, MlpShape, NormShape
 
 _log = logging.getLogger("runtime.kernels")
 
 DECODE = "paged_attention_decode"
 PREFILL = "paged_attention_prefill"
 MLP = "fused_mlp"
+NORM = "rms_norm"
+WRITE = "rope_kv_write"
 _SHORTEST_CONTEXT = 512
 """Tokens: what kernels are tuned from."""
 _MIXED_CONTEXT = 2048
@@ -119,6 +121,39 @@ class KernelSet:
         operation = f"gate-up with {shape.activation}, {shape.n} x {shape.k}"
         sizes = powers_of_two(self._limits.max_num_tokens)
         return self._serve((MLP, shape), operation, "tokens", sizes, problem, reason)
+
+    def norm(self, shape: NormShape) -> Served:
+        """A norm with or without a residual; sizes are numbers of rows."""
+
+        def problem(rows: int) -> Problem:
+            axes = {"dtype": self._dtype, "columns": shape.columns, "rows": rows}
+            return _problem(
+                NORM, axes | {"residual": shape.has_residual, "wide_weight": shape.is_wide}
+            )
+
+        with_residual = " of the sum with the residual" if shape.has_residual else ""
+        operation = f"norm{with_residual}, {shape.columns}"
+        sizes = powers_of_two(self._limits.max_num_tokens * shape.rows_per_token)
+        return self._serve((NORM, shape), operation, "rows", sizes, problem, None)
+
+    def write(self, write: CacheWrite) -> Served:
+        """Rotation and cache write, or the latter alone; sizes are numbers of tokens."""
+
+        def problem(num_tokens: int) -> Problem:
+            axes = {
+                "dtype": self._dtype,
+                "style": "half" if write.rotary_dim else "none",
+                "head_dim": write.head_dim,
+                "unrotated": write.head_dim - write.rotary_dim if write.rotary_dim else 0,
+                "num_heads": write.num_heads,
+                "num_kv_heads": write.num_kv_heads,
+            }
+            return _problem(WRITE, axes | {"num_tokens": num_tokens})
+
+        what = "rotation and cache write" if write.rotary_dim else "cache write"
+        operation = f"{what}, {write.num_heads}/{write.num_kv_heads} heads of {write.head_dim}"
+        sizes = powers_of_two(self._limits.max_num_tokens)
+        return self._serve((WRITE, write), operation, "tokens", sizes, problem, None)
 
     def bind(self, table: KernelTable) -> LaunchTable:
         """Render and import what a table names; equal kernels once.

@@ -16,6 +16,10 @@ class Family:
     """Has `build(config, weights, ops) -> Decoder`; imported when a model of it is loaded."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Values of absent fields, as in the family's Hugging Face config class."""
+    has_wide_norms: bool = False
+    """Whether the norms between layers have their weights in float32, as `1 + weight` is."""
+    has_head_norms: bool = False
+    """Whether each head's queries and keys are normed."""
 
 
 _LLAMA = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
@@ -52,6 +56,7 @@ _ROWS = (
             "use_sliding_window": False,
             "max_window_layers": 28,
         },
+        has_head_norms=True,
     ),
     Family(
         "Phi3ForCausalLM",
@@ -78,6 +83,7 @@ _ROWS = (
             "attn_logit_softcapping": 50.0,
             "final_logit_softcapping": 30.0,
         },
+        has_wide_norms=True,
     ),
 )
 

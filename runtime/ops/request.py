@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,6 +12,7 @@ import torch
 
 from runtime.model_config import ModelConfig
 from runtime.model_sizes import ModelSizes
+from runtime.models import FAMILIES
 from runtime.ops.base import AttentionSpec
 
 if TYPE_CHECKING:
@@ -29,6 +30,29 @@ class MlpShape:
 
 
 @dataclass(frozen=True, slots=True)
+class NormShape:
+    """A root mean square norm over rows of `columns`, `rows_per_token` of them for each token."""
+
+    columns: int
+    has_residual: bool = False
+    """Whether x + residual is normed, and that sum returned, too."""
+    is_wide: bool = False
+    """Whether the weight is in float32, and the product taken in it."""
+    rows_per_token: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CacheWrite:
+    """Keys and values into their slots, rotated on the way with the queries, or as they are."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rotary_dim: int
+    """Leading dimensions that turn, in pairs (i, i + half); 0 where the model has done it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Demands:
     """Operations of a model that kernels are tuned for."""
 
@@ -36,6 +60,9 @@ class Demands:
     """Kinds of attention, with the number of layers that have each."""
     mlp: MlpShape | None
     """None where the model's own code multiplies."""
+    norms: tuple[NormShape, ...] = ()
+    """None where the model's own code norms."""
+    writes: tuple[CacheWrite, ...] = ()
 
     @classmethod
     def of(cls, model: ModelSizes) -> Demands:
@@ -43,7 +70,8 @@ class Demands:
         if not isinstance(model, ModelConfig):
             # By name only: its module loads transformers.
             calls = cast("GenericConfig", model).calls
-            return cls(Counter(call.spec for call in calls), None)
+            kinds = Counter(call.spec for call in calls)
+            return cls(kinds, None, writes=_writes(kinds, 0))
         kinds = Counter(
             AttentionSpec(
                 num_heads=model.num_heads,
@@ -56,7 +84,17 @@ class Demands:
             for window in model.windows
         )
         mlp = MlpShape(model.intermediate_size, model.hidden_size, model.activation, model.mlp_bias)
-        return cls(kinds, mlp)
+        family = FAMILIES[model.architecture]
+        hidden, is_wide = model.hidden_size, family.has_wide_norms
+        norms = [NormShape(hidden, residual, is_wide) for residual in (False, True)]
+        if family.has_head_norms:
+            norms.append(NormShape(model.head_dim, rows_per_token=model.num_heads))
+        return cls(kinds, mlp, tuple(norms), _writes(kinds, model.rope.rotary_dim))
+
+
+def _writes(kinds: Iterable[AttentionSpec], rotary_dim: int) -> tuple[CacheWrite, ...]:
+    shapes = ((kind.num_heads, kind.num_kv_heads, kind.head_dim) for kind in kinds)
+    return tuple(dict.fromkeys(CacheWrite(*shape, rotary_dim) for shape in shapes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Operations on GPUs: tuned Triton kernels for attention and the gated MLP, torch for the rest."""
+"""Operations on GPUs: Triton kernels for all but plain products, which are the vendor's."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from runtime.kv_cache import KVCache, LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec, BlockSizeChoice, Linear
 from runtime.ops.limits import StepLimits
-from runtime.ops.request import Demands, MlpShape, OpsRequest
+from runtime.ops.request import CacheWrite, Demands, MlpShape, NormShape, OpsRequest
 from runtime.ops.torch_attention import attend
 from runtime.ops.torch_ops import TorchOps
 from runtime.ops.triton_plan import AttentionKernels, TritonPlan
+from runtime.ops.triton_warm_up import warm_up_norm, warm_up_write
 
 _TORCH_ROWS = (
     KernelRow("linears: qkv, output, down, head", "all", TORCH, reason="the vendor's library"),
-    KernelRow("norms, rotation and cache writes", "all", TORCH, reason="no kernel yet"),
 )
 
 
@@ -48,6 +48,17 @@ class TritonOps:
         self._attention: dict[int, dict[AttentionSpec, AttentionKernels]] = {}
         """Block size -> layers' kind of attention -> kernels."""
         self._decodes: list[Served] = []
+        self._companions: dict[NormShape | CacheWrite, LaunchTable | None] = {}
+        """None where torch has to do it."""
+        self._norms = {(norm.columns, norm.has_residual): norm for norm in demands.norms}
+        self._writes = {
+            (
+                write.num_heads if write.rotary_dim else None,
+                write.num_kv_heads,
+                write.head_dim,
+            ): write
+            for write in demands.writes
+        }
 
     def auto_dtype(self, checkpoint: str) -> str:
         """Take the checkpoint's: every GPU of the table multiplies all three."""
@@ -73,13 +84,25 @@ class TritonOps:
             self._kernels.prefill(spec, block_size)
         if self._demands.mlp is not None:
             self._kernels.gate_up(self._demands.mlp)
+        for norm in self._demands.norms:
+            self._kernels.norm(norm)
+        for write in self._demands.writes:
+            self._kernels.write(write)
 
     def start(self, cache: KVCache) -> None:
-        """Import the attention kernels of the cache's block size, and run each once.
+        """Import the kernels of the cache's block size, and run each once.
 
         Kernels of the MLP have been run when its weights were prepared.
         """
         block = cache.layers[0]
+        for norm in self._demands.norms:
+            table = self._companion(norm)
+            if table is not None:
+                warm_up_norm(table, norm, block)
+        for write in self._demands.writes:
+            table = self._companion(write)
+            if table is not None:
+                warm_up_write(table, write, block)
         for spec in self._demands.attention:
             self._attention_kernels(spec, cache.block_size).warm_up(block, spec)
 
@@ -126,13 +149,25 @@ class TritonOps:
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Norm of the last dimension, in float32."""
-        return self._torch.rms_norm(x, weight, eps)
+        table = self._companion(self._norms[x.shape[-1], False])
+        if table is None:
+            return self._torch.rms_norm(x, weight, eps)
+        if x.stride(-1) != 1:
+            x = x.contiguous()
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        table.at(x.numel() // x.shape[-1])(out=out, x=x, weight=weight, eps=eps)
+        return out
 
     def add_rms_norm(
         self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Norm of x + residual, and that sum."""
-        return self._torch.add_rms_norm(x, residual, weight, eps)
+        table = self._companion(self._norms[x.shape[-1], True])
+        if table is None:
+            return self._torch.add_rms_norm(x, residual, weight, eps)
+        out, total = torch.empty_like(residual), torch.empty_like(residual)
+        table.at(x.shape[0])(out=out, total=total, residual=residual, x=x, weight=weight, eps=eps)
+        return out, total
 
     def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> TritonPlan:
         """Split the tables between the kernels; reads no value of them."""
@@ -146,12 +181,36 @@ class TritonOps:
         kv: LayerKV,
         plan: TritonPlan,
     ) -> torch.Tensor:
-        """Rotate queries and keys, write keys and values to their slots."""
-        return self._torch.rotate_and_write(query, key, value, kv, plan)
+        """Rotate queries, in place, and keys; write keys and values to their slots."""
+        table = self._companion(self._writes[query.shape[1], key.shape[1], key.shape[2]])
+        if table is None:
+            return self._torch.rotate_and_write(query, key, value, kv, plan)
+        assert plan.rope_table is not None, "the plan was made without a table of angles"
+        table.at(key.shape[0])(
+            out=query,
+            q=query,
+            k=key,
+            v=value,
+            k_cache=kv.key,
+            v_cache=kv.value,
+            slots=plan.step.slot_mapping,
+            positions=plan.step.positions,
+            table=plan.rope_table,
+        )
+        return query
 
     def write(self, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: TritonPlan) -> None:
         """Write keys and values, as they are, to their slots."""
-        self._torch.write(key, value, kv, plan)
+        table = self._companion(self._writes[None, key.shape[1], key.shape[2]])
+        if table is None:
+            self._torch.write(key, value, kv, plan)
+            return
+        if key.stride(2) != 1:
+            key = key.contiguous()
+        if value.stride(2) != 1:
+            value = value.contiguous()
+        slots = plan.step.slot_mapping
+        table.at(key.shape[0])(k=key, v=value, k_cache=kv.key, v_cache=kv.value, slots=slots)
 
     def attention(
         self, query: torch.Tensor, kv: LayerKV, plan: TritonPlan, spec: AttentionSpec
@@ -169,6 +228,13 @@ class TritonOps:
     def _known(self) -> KernelSet:
         assert self._kernels is not None, "resolve() comes first"
         return self._kernels
+
+    def _companion(self, wanted: NormShape | CacheWrite) -> LaunchTable | None:
+        if wanted not in self._companions:
+            known = self._known
+            served = known.norm(wanted) if isinstance(wanted, NormShape) else known.write(wanted)
+            self._companions[wanted] = None if isinstance(served, Fallback) else self._bind(served)
+        return self._companions[wanted]
 
     def _attention_kernels(self, spec: AttentionSpec, block_size: int) -> AttentionKernels:
         by_spec = self._attention.setdefault(block_size, {})
