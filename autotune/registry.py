@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.arch import GPUS, GpuArch, lookup
+from autotune.dispatch import remembering_launch
 from autotune.errors import AutotuneError, CorruptResultError
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.spec import KernelSpec
@@ -180,7 +181,7 @@ class TunedKernels:
         spec = load_kernel(resolved.kernel)
         rendered = self._templates.render(spec, resolved.problem, resolved.config)
         module = import_file(rendered.write(self._cache))
-        return BoundKernel(resolved, module.launch)
+        return BoundKernel(resolved, remembering_launch(module))
 
     def block_sizes(self, kernel: str, exact: Mapping[str, Any]) -> BlockSizeTimes | None:
         """Compare the KV block sizes tuned on this GPU, for the other exact axes given.

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.backends.driver import DriverBase
+from stub_driver import StubDriver
 
 from autotune.arch import GpuArch, lookup
+from autotune.dispatch import remembering_launch
 from autotune.kernels import load_kernel
 from autotune.paths import cache_dir, templates_dir
 from autotune.registry import BoundKernel, Resolved, Tier
@@ -41,67 +40,6 @@ _PROBLEMS = {
     "rope_kv_write": ("num_tokens=1", {}),
     "quantize_per_token": ("rows=1", {}),
 }
-
-
-class StubUtils:
-    """Of a driver: loads nothing, and says that it did."""
-
-    def get_device_properties(self, device: int) -> dict[str, int]:
-        """Enough shared memory for anything."""
-        return {"max_shared_mem": 1 << 20}
-
-    def load_binary(self, *arguments: Any) -> tuple[object, int, int, int, int]:
-        """Module, function, registers, spills, most threads."""
-        return object(), 1, 32, 0, 1024
-
-
-class StubLauncher:
-    """Takes a launch's arguments and drops them."""
-
-    def __init__(self, source: Any, metadata: Any) -> None:
-        pass
-
-    def __call__(self, *arguments: Any) -> None:
-        """Do nothing."""
-
-
-class StubDriver(DriverBase):  # type: ignore[misc]
-    """A device that is not there, for Triton."""
-
-    launcher_cls = StubLauncher
-
-    def __init__(self, arch: GpuArch) -> None:
-        self.utils = StubUtils()
-        self._target = GPUTarget("cuda", arch.capability, arch.warp_size)
-
-    @classmethod
-    def is_active(cls) -> bool:
-        """Never found by itself."""
-        return False
-
-    def map_python_to_cpp_type(self, ty: str) -> str:
-        """Nothing is compiled in C++."""
-        return ty
-
-    def get_current_target(self) -> GPUTarget:
-        """What to compile for."""
-        return self._target
-
-    def get_active_torch_device(self) -> torch.device:
-        """Where tensors are."""
-        return torch.device("cpu")
-
-    def get_benchmarker(self) -> Callable[..., Any]:
-        """Nothing is timed by Triton."""
-        raise NotImplementedError
-
-    def get_current_device(self) -> int:
-        """The only one."""
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        """The only one."""
-        return 0
 
 
 class Recorder:
@@ -140,9 +78,6 @@ def prepare(kernel: str, arch: GpuArch, device: str) -> Ways:
         config = spec.space(problem, arch).closest({**config, "num_splits": 1, **wanted})
     rendered = TemplateFolder(templates_dir()).render(spec, problem, config)
     module = import_file(rendered.write(cache_dir()))
-    resolved = Resolved(kernel, problem, config, Tier.DEFAULT, None, "")
-    bound = BoundKernel(resolved, module.launch)
-    table = LaunchTable((8, 64), (bound.launch, bound.launch, bound.launch))
     inputs = spec.bench_inputs(problem, 0, device)
     recorders = {name: Recorder(getattr(module, name)) for name in module.ENTRY_POINTS}
     for name, recorder in recorders.items():
@@ -151,7 +86,7 @@ def prepare(kernel: str, arch: GpuArch, device: str) -> Ways:
 
     def launch(*arguments: Any, **named: Any) -> None:
         launches.append((arguments, named))
-        bound.launch(*arguments, **named)
+        module.launch(*arguments, **named)
 
     class Noted:
         """A module whose launch is noted."""
@@ -160,6 +95,9 @@ def prepare(kernel: str, arch: GpuArch, device: str) -> Ways:
     spec.run(Noted, problem, inputs)  # type: ignore[arg-type]
     for name, recorder in recorders.items():
         setattr(module, name, recorder.function)
+    resolved = Resolved(kernel, problem, config, Tier.DEFAULT, None, "")
+    bound = BoundKernel(resolved, remembering_launch(module))
+    table = LaunchTable((8, 64), (bound.launch, bound.launch, bound.launch))
     calls = [(r.function, *call) for r in recorders.values() for call in r.calls]
     ((arguments, named),) = launches
     full = [(*grid, 1, 1)[:3] for _, grid, *_ in calls]
@@ -206,7 +144,7 @@ def main() -> int:
     torch.set_num_threads(1)
     arch, device = lookup(args.gpu), "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        triton.runtime.driver.set_active(StubDriver(arch))
+        StubDriver(arch).activate()
     rows = []
     for kernel in args.kernel or _PROBLEMS:
         ways = prepare(kernel, arch, device)

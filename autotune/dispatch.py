@@ -1,0 +1,143 @@
+"""Launches that were made before, made again without asking what was asked before.
+
+Each launch of a rendered kernel checks shapes, works out grids and strides, and has Triton search
+for the binary: tens of microseconds of Python. All of it depends on layouts alone, so a launch with
+the layouts of an earlier one starts the same binaries over the same grids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+_MOST_KEPT = 4096
+"""Layouts; beyond that all are forgotten, as the sizes of prompts are without end."""
+
+Call = tuple[Any, tuple[int, ...], tuple[Any, ...]]
+"""Compiled kernel, grid, arguments."""
+
+
+class Entry:
+    """Stands in for an entry point, `entry[grid](*arguments, **options)`, and notes its calls."""
+
+    __slots__ = ("_calls", "_function")
+
+    def __init__(self, function: Any, calls: list[Call]) -> None:
+        """Wrap a function that `triton.jit` made; notes go to `calls`."""
+        self._function = function
+        self._calls = calls
+
+    def __getitem__(self, grid: tuple[int, ...]) -> partial[None]:
+        """A launch over a grid of up to three dimensions."""
+        return partial(self._launch, grid)
+
+    def _launch(self, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        compiled = self._function[grid](*arguments, **options)
+        self._calls.append((compiled, grid, arguments))
+
+
+class RememberingLaunch:
+    """A rendered module's `launch` that repeats itself where layouts repeat.
+
+    The layout of a call: device, and every argument's shape, strides, dtype and whether its address
+    is a multiple of 16, or its value if it is a number. Grids, strides and which binary Triton takes
+    follow from those on NVIDIA's GPUs. Elsewhere, where Triton looks at sizes of storage, too, and
+    where a launch makes tensors of its own, every call is made in full.
+    """
+
+    def __init__(self, launch: Callable[..., None], calls: list[Call]) -> None:
+        """Wrap `launch`, which notes what it starts in `calls`."""
+        import torch
+        from triton.runtime import driver
+
+        self._launch = launch
+        self._calls = calls
+        self._known: dict[tuple[object, ...], tuple[_Step, ...] | None] = {}
+        self._tensor = torch.Tensor
+        self._driver = driver
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        """Launch on these arguments."""
+        values = (*arguments, *named.values())
+        layout: list[object] = [self._driver.active.get_current_device(), *named]
+        tensor = self._tensor
+        for value in values:
+            if isinstance(value, tensor):
+                layout += (value.shape, value.stride(), value.dtype, value.data_ptr() & 15 == 0)
+            else:
+                layout += (type(value), value)
+        key = tuple(layout)
+        steps = self._known.get(key)
+        if steps is not None:
+            for step in steps:
+                step.run(values)
+        elif key in self._known:
+            self._launch(*arguments, **named)
+            self._calls.clear()
+        else:
+            self._first(key, values, partial(self._launch, *arguments, **named))
+
+    def _first(self, key: tuple[object, ...], values: tuple[Any, ...], launch: Any) -> None:
+        self._calls.clear()
+        launch()
+        steps = [_Step.of(call, values) for call in self._calls]
+        self._calls.clear()
+        if len(self._known) >= _MOST_KEPT:
+            self._known.clear()
+        whole = tuple(step for step in steps if step is not None)
+        self._known[key] = whole if len(whole) == len(steps) else None
+
+
+class _Step:
+    """One compiled kernel with its grid, and which of a call's values are its arguments."""
+
+    __slots__ = ("_arguments", "_binary", "_grid", "_places")
+
+    def __init__(
+        self, binary: Any, grid: tuple[int, ...], arguments: list[Any], places: list[Any]
+    ) -> None:
+        self._binary = binary
+        self._grid = grid
+        self._arguments = arguments
+        self._places = places
+        """(place among the arguments, place among the values) of each tensor."""
+
+    @classmethod
+    def of(cls, call: Call, values: tuple[Any, ...]) -> _Step | None:
+        """What repeats a call; None where its tensors are not the caller's, or not on NVIDIA's."""
+        compiled, grid, arguments = call
+        if compiled.metadata.target.backend != "cuda":
+            return None
+        kept: list[Any] = list(arguments)
+        places = []
+        for place, argument in enumerate(arguments):
+            if not isinstance(argument, int | float):
+                source = next((n for n, value in enumerate(values) if value is argument), None)
+                if source is None:
+                    return None
+                places.append((place, source))
+                kept[place] = None  # holds on to no memory
+        return cls(compiled, (*grid, 1, 1)[:3], kept, places)
+
+    def run(self, values: tuple[Any, ...]) -> None:
+        """Start the kernel on these values."""
+        arguments = self._arguments.copy()
+        for place, source in self._places:
+            arguments[place] = values[source]
+        self._binary[self._grid](*arguments)
+
+
+def remembering_launch(module: ModuleType) -> Callable[..., None]:
+    """A rendered module's `launch`, remembering; as it is where kernels are interpreted."""
+    from triton.runtime.jit import JITFunction
+
+    launch: Callable[..., None] = module.launch
+    functions = {entry: getattr(module, entry) for entry in module.ENTRY_POINTS}
+    if not all(isinstance(function, JITFunction) for function in functions.values()):
+        return launch
+    calls: list[Call] = []
+    for entry, function in functions.items():
+        setattr(module, entry, Entry(function, calls))
+    return RememberingLaunch(launch, calls)
