@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: help demo demo-model test check format gate gate-gpu evidence soak fleet bench bench-baseline \
-	bench-compare bench-scheduler bench-step bench-http fuzz-server stress clean
+	bench-compare bench-scheduler bench-step bench-launch bench-http \
+	fuzz-server stress clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/' | expand -t 18
 
@@ -65,6 +66,9 @@ bench-scheduler: $(STAMP) ## microseconds per scheduler step at 256 running sequ
 
 bench-step: $(STAMP) ## microseconds of the host per decode step at 256 sequences, without the model
 	$(BIN)/python ci/bench_step.py
+
+bench-launch: $(STAMP) ## microseconds of the host per kernel launch, with a stub where there is no GPU
+	$(BIN)/python ci/bench_launch.py
 
 fuzz-server: $(STAMP) ## 200 examples, right and wrong, for every operation of the server's API
 	PYTHONPATH=.:tests/engine:tests/server $(BIN)/python tests/server/fuzz_api.py --examples 200

@@ -42,16 +42,18 @@ class RememberingLaunch:
     """A rendered module's `launch` that repeats itself where layouts repeat.
 
     The layout of a call: device, and every argument's shape, strides, dtype and whether its address
-    is a multiple of 16, or its value if it is a number. Grids, strides and which binary Triton takes
-    follow from those on NVIDIA's GPUs. Elsewhere, where Triton looks at sizes of storage, too, and
+    is a multiple of 16, or its value if it is a number. Grids, strides and Triton's choice of the
+    binary follow from those on NVIDIA's GPUs. Elsewhere, where sizes of storage count, too, and
     where a launch makes tensors of its own, every call is made in full.
     """
 
     def __init__(self, launch: Callable[..., None], calls: list[Call]) -> None:
         """Wrap `launch`, which notes what it starts in `calls`."""
         import torch
+        from triton import knobs
         from triton.runtime import driver
 
+        self._hooks = knobs.runtime
         self._launch = launch
         self._calls = calls
         self._known: dict[tuple[object, ...], tuple[_Step, ...] | None] = {}
@@ -60,9 +62,13 @@ class RememberingLaunch:
 
     def __call__(self, *arguments: Any, **named: Any) -> None:
         """Launch on these arguments."""
-        values = (*arguments, *named.values())
-        layout: list[object] = [self._driver.active.get_current_device(), *named]
-        tensor = self._tensor
+        driver, tensor = self._driver.active, self._tensor
+        device = driver.get_current_device()
+        layout: list[object] = [device]
+        values = arguments
+        if named:
+            values = (*arguments, *named.values())
+            layout += named
         for value in values:
             if isinstance(value, tensor):
                 layout += (value.shape, value.stride(), value.dtype, value.data_ptr() & 15 == 0)
@@ -71,17 +77,32 @@ class RememberingLaunch:
         key = tuple(layout)
         steps = self._known.get(key)
         if steps is not None:
+            if self._is_watched:
+                for step in steps:
+                    step.run_watched(values)
+                return
+            stream = driver.get_current_stream(device)
             for step in steps:
-                step.run(values)
+                step.run(values, stream)
         elif key in self._known:
             self._launch(*arguments, **named)
             self._calls.clear()
         else:
-            self._first(key, values, partial(self._launch, *arguments, **named))
+            # Aliases, all objects of their own: a tensor that is given twice, as input and output,
+            # must be told apart by where it is given.
+            aliases = [v.detach() if isinstance(v, tensor) else v for v in values]
+            self._calls.clear()
+            given = aliases[: len(arguments)]
+            self._launch(*given, **dict(zip(named, aliases[len(arguments) :], strict=True)))
+            self._remember(key, aliases)
 
-    def _first(self, key: tuple[object, ...], values: tuple[Any, ...], launch: Any) -> None:
-        self._calls.clear()
-        launch()
+    @property
+    def _is_watched(self) -> bool:
+        """Whether a profiler has asked to be told of launches."""
+        enter, leave = self._hooks.launch_enter_hook, self._hooks.launch_exit_hook
+        return bool((enter is not None and enter.calls) or (leave is not None and leave.calls))
+
+    def _remember(self, key: tuple[object, ...], values: list[Any]) -> None:
         steps = [_Step.of(call, values) for call in self._calls]
         self._calls.clear()
         if len(self._known) >= _MOST_KEPT:
@@ -105,7 +126,7 @@ class _Step:
         """(place among the arguments, place among the values) of each tensor."""
 
     @classmethod
-    def of(cls, call: Call, values: tuple[Any, ...]) -> _Step | None:
+    def of(cls, call: Call, values: list[Any]) -> _Step | None:
         """What repeats a call; None where its tensors are not the caller's, or not on NVIDIA's."""
         compiled, grid, arguments = call
         if compiled.metadata.target.backend != "cuda":
@@ -121,8 +142,25 @@ class _Step:
                 kept[place] = None  # holds on to no memory
         return cls(compiled, (*grid, 1, 1)[:3], kept, places)
 
-    def run(self, values: tuple[Any, ...]) -> None:
-        """Start the kernel on these values."""
+    def run(self, values: tuple[Any, ...], stream: int) -> None:
+        """Start the kernel on these values, as Triton's `jit` function does; nobody watches."""
+        binary = self._binary
+        arguments = self._arguments.copy()
+        for place, source in self._places:
+            arguments[place] = values[source]
+        binary.run(
+            *self._grid,
+            stream,
+            binary.function,
+            binary.packed_metadata,
+            None,
+            None,
+            None,
+            *arguments,
+        )
+
+    def run_watched(self, values: tuple[Any, ...]) -> None:
+        """Start it with hooks and what they are told."""
         arguments = self._arguments.copy()
         for place, source in self._places:
             arguments[place] = values[source]

@@ -226,8 +226,8 @@ class RmsNorm:
 
     def run(self, module: ModuleType, problem: RmsNormProblem, inputs: Inputs) -> torch.Tensor:
         """Launch and return the buffer of all outputs."""
-        arguments = {name: inputs[name] for name in inputs if name not in ("out", "normed")}
-        module.launch(out=inputs["normed"], **arguments)
+        names = ("normed", "scale", "total", "residual", "x", "weight", "eps")
+        module.launch(*(inputs[name] for name in names if name in inputs))
         out: torch.Tensor = inputs["out"]
         return out
 

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
-from autotune.kernels import rope_kv_write_problem
+from autotune.kernels import rope_kv_write_inputs, rope_kv_write_problem
 from autotune.kernels.dtypes import DTYPE_BYTES, MACHINE_EPSILON, next_power_of_2
 from autotune.kernels.quantisation import code_values, quantised_tolerance
 from autotune.kernels.rope_kv_write_problem import RopeProblem
@@ -23,6 +23,11 @@ _KNOBS = (
     Knob("block_heads", (1, 2, 4, 8, 16, 32), "heads per program, all of one token"),
     Knob("num_warps", (1, 2, 4, 8), "warps per program"),
 )
+_ARGUMENTS = (
+    *("rotated", "q", "k", "v", "k_cache", "v_cache", "k_scale", "v_scale", "slots", "positions"),
+    "table",
+)
+"""Of a launch, in order; each variant lacks some."""
 _PER_THREAD = 32
 """Most elements of one tile of heads that a thread holds."""
 _HEAD_TOLERANCES = {"int8": Tolerance(0.03, 0.03), "fp8": Tolerance(0.03, 2.0**-4)}
@@ -135,28 +140,25 @@ class RopeKvWrite:
 
     def make_inputs(self, problem: RopeProblem, seed: int, device: str) -> Inputs:
         """Packed heads between NaNs; slots to be written are poison, others must stay."""
-        return rope_kv_write_problem.make_inputs(problem, seed, device)
+        return rope_kv_write_inputs.make_inputs(problem, seed, device)
 
     def bench_inputs(self, problem: RopeProblem, seed: int, device: str) -> Inputs:
         """Normal numbers; tokens fill a pool in random order."""
-        return rope_kv_write_problem.bench_inputs(problem, seed, device)
+        return rope_kv_write_inputs.bench_inputs(problem, seed, device)
 
     def reference(self, problem: RopeProblem, inputs: Inputs) -> torch.Tensor:
         """Complex products in fp64; queries, then the pools: [rows, head_dim]."""
-        return rope_kv_write_problem.reference(problem, inputs)
+        return rope_kv_write_inputs.reference(problem, inputs)
 
     def run(self, module: ModuleType, problem: RopeProblem, inputs: Inputs) -> torch.Tensor:
         """Launch and return the buffer of all outputs."""
-        arguments = {name: inputs[name] for name in inputs if name not in ("out", "rotated")}
-        if problem.rotated:
-            arguments["out"] = inputs["rotated"]
-        module.launch(**arguments)
+        module.launch(*(inputs[name] for name in _ARGUMENTS if name in inputs))
         out: torch.Tensor = inputs["out"]
         return out
 
     def values(self, problem: RopeProblem, inputs: Inputs, out: torch.Tensor) -> torch.Tensor:
         """Queries, then what the pools stand for: [rows, head_dim]."""
-        return rope_kv_write_problem.values(problem, inputs)
+        return rope_kv_write_inputs.values(problem, inputs)
 
     def tolerance(self, problem: RopeProblem) -> Tolerance:
         """One rounding after fp32; half a step of codes."""

@@ -155,7 +155,7 @@ class TritonOps:
         if x.stride(-1) != 1:
             x = x.contiguous()
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        table.at(x.numel() // x.shape[-1])(out=out, x=x, weight=weight, eps=eps)
+        table.at(x.numel() // x.shape[-1])(out, x, weight, eps)
         return out
 
     def add_rms_norm(
@@ -166,7 +166,7 @@ class TritonOps:
         if table is None:
             return self._torch.add_rms_norm(x, residual, weight, eps)
         out, total = torch.empty_like(residual), torch.empty_like(residual)
-        table.at(x.shape[0])(out=out, total=total, residual=residual, x=x, weight=weight, eps=eps)
+        table.at(x.shape[0])(out, total, residual, x, weight, eps)
         return out, total
 
     def plan(self, step: ModelInput, rope_table: torch.Tensor | None) -> TritonPlan:
@@ -186,16 +186,10 @@ class TritonOps:
         if table is None:
             return self._torch.rotate_and_write(query, key, value, kv, plan)
         assert plan.rope_table is not None, "the plan was made without a table of angles"
+        step, table_of_angles = plan.step, plan.rope_table
         table.at(key.shape[0])(
-            out=query,
-            q=query,
-            k=key,
-            v=value,
-            k_cache=kv.key,
-            v_cache=kv.value,
-            slots=plan.step.slot_mapping,
-            positions=plan.step.positions,
-            table=plan.rope_table,
+            *(query, query, key, value, kv.key, kv.value),
+            *(step.slot_mapping, step.positions, table_of_angles),
         )
         return query
 
@@ -210,7 +204,7 @@ class TritonOps:
         if value.stride(2) != 1:
             value = value.contiguous()
         slots = plan.step.slot_mapping
-        table.at(key.shape[0])(k=key, v=value, k_cache=kv.key, v_cache=kv.value, slots=slots)
+        table.at(key.shape[0])(key, value, kv.key, kv.value, slots)
 
     def attention(
         self, query: torch.Tensor, kv: LayerKV, plan: TritonPlan, spec: AttentionSpec

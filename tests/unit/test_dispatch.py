@@ -72,21 +72,24 @@ def module(tmp_path: Path) -> Any:
     return import_file(path)
 
 
-def same(one: Launched, other: Launched) -> bool:
-    """Tensors by identity, numbers by value and type."""
-    return len(one) == len(other) and all(
-        a[:2] == b[:2]
-        and len(a[2]) == len(b[2])
-        and all(
-            x is y if isinstance(x, torch.Tensor) else (type(x), x) == (type(y), y)
-            for x, y in zip(a[2], b[2], strict=True)
+def facts(launched: Launched) -> list[object]:
+    """Tensors by place, layout and type, numbers by value and type."""
+    return [
+        (
+            binary,
+            grid,
+            [(type(x), x) if not isinstance(x, torch.Tensor) else place(x) for x in given],
         )
-        for a, b in zip(one, other, strict=True)
-    )
+        for binary, grid, given in launched
+    ]
+
+
+def place(x: torch.Tensor) -> tuple[object, ...]:
+    return x.data_ptr(), x.shape, x.stride(), x.dtype
 
 
 def test_what_is_launched_is_what_triton_would(module: Any, launched: Launched) -> None:
-    plain, remembering = module.launch, None
+    plain = module.launch
     flat = torch.zeros(200)
     assert flat.data_ptr() % 16 == 0
     views = [
@@ -107,12 +110,12 @@ def test_what_is_launched_is_what_triton_would(module: Any, launched: Launched) 
         launched.clear()
         for case in cases:
             remembering(*case)
-        assert same(launched, wanted)
+        assert facts(launched) == facts(wanted)
     assert len({binary for binary, _, _ in wanted}) > 8, "there is something to tell apart"
     launched.clear()
     for to, source, factor in cases:
         remembering(to, factor=factor, source=source)
-    assert same(launched, wanted)
+    assert facts(launched) == facts(wanted)
 
 
 def test_repeated_launches_run_no_host_code(module: Any, launched: Launched) -> None:
@@ -125,6 +128,29 @@ def test_repeated_launches_run_no_host_code(module: Any, launched: Launched) -> 
     assert launched[1][2][0].data_ptr() == flat[32:].data_ptr()
     with pytest.raises(TypeError):
         launch(flat[:32], flat[32:], 2.0)
+
+
+def test_profilers_are_told(
+    module: Any, launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = remembering_launch(module)
+    to, source = torch.zeros(16), torch.zeros(16)
+    given: list[tuple[Any, ...]] = []
+    launch(to, source, 1.0)
+    monkeypatch.setattr(NotingLauncher, "__call__", lambda self, *all_: given.append(all_[6:9]))
+    launch(to, source, 1.0)
+    told = given.append
+    hook = triton.knobs.runtime.launch_enter_hook
+    hook.add(told)
+    try:
+        launch(to, source, 1.0)
+    finally:
+        hook.remove(told)
+    launch(to, source, 1.0)
+    assert given[0] == given[2] == (None, None, None)
+    metadata, enter, _ = given[1]
+    assert enter is hook
+    assert metadata.get()["name"] == "copy"
 
 
 def test_tensors_of_its_own_are_made_each_time(module: Any, launched: Launched) -> None:
