@@ -8,7 +8,7 @@ the layouts of an earlier one starts the same binaries over the same grids.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, update_wrapper
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +53,7 @@ class RememberingLaunch:
         from triton import knobs
         from triton.runtime import driver
 
+        update_wrapper(self, launch)  # `inspect` finds the rendered file
         self._hooks = knobs.runtime
         self._launch = launch
         self._calls = calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -187,7 +188,7 @@ def test_binding_renders_and_imports(folders: Folders) -> None:
     bound = TunedKernels.load("a100").bind(KERNEL, CELL.at(num_seqs=8))
     assert bound.resolved.tier is Tier.EXACT
     assert callable(bound.launch)
-    source = Path(bound.launch.__code__.co_filename)
+    source = Path(inspect.getfile(inspect.unwrap(bound.launch)))
     assert source.is_relative_to(folders.cache)
     assert str(some_config(CELL, 3)) in source.read_text()
 
