@@ -78,8 +78,10 @@ class RememberingLaunch:
         key = tuple(layout)
         steps = self._known.get(key)
         if steps is not None:
-            if self._is_watched:
-                for step in steps:
+            hooks = self._hooks
+            enter, leave = hooks.launch_enter_hook, hooks.launch_exit_hook
+            if (enter is not None and enter.calls) or (leave is not None and leave.calls):
+                for step in steps:  # a profiler has asked to be told
                     step.run_watched(values)
                 return
             stream = driver.get_current_stream(device)
@@ -97,12 +99,6 @@ class RememberingLaunch:
             self._launch(*given, **dict(zip(named, aliases[len(arguments) :], strict=True)))
             self._remember(key, aliases)
 
-    @property
-    def _is_watched(self) -> bool:
-        """Whether a profiler has asked to be told of launches."""
-        enter, leave = self._hooks.launch_enter_hook, self._hooks.launch_exit_hook
-        return bool((enter is not None and enter.calls) or (leave is not None and leave.calls))
-
     def _remember(self, key: tuple[object, ...], values: list[Any]) -> None:
         steps = [_Step.of(call, values) for call in self._calls]
         self._calls.clear()
@@ -115,12 +111,16 @@ class RememberingLaunch:
 class _Step:
     """One compiled kernel with its grid, and which of a call's values are its arguments."""
 
-    __slots__ = ("_arguments", "_binary", "_grid", "_places")
+    __slots__ = ("_arguments", "_binary", "_function", "_grid", "_metadata", "_places", "_run")
 
     def __init__(
         self, binary: Any, grid: tuple[int, ...], arguments: list[Any], places: list[Any]
     ) -> None:
         self._binary = binary
+        # Behind properties, and fixed since the first launch.
+        self._run = binary.run
+        self._function = binary.function
+        self._metadata = binary.packed_metadata
         self._grid = grid
         self._arguments = arguments
         self._places = places
@@ -145,20 +145,11 @@ class _Step:
 
     def run(self, values: tuple[Any, ...], stream: int) -> None:
         """Start the kernel on these values, as Triton's `jit` function does; nobody watches."""
-        binary = self._binary
         arguments = self._arguments.copy()
         for place, source in self._places:
             arguments[place] = values[source]
-        binary.run(
-            *self._grid,
-            stream,
-            binary.function,
-            binary.packed_metadata,
-            None,
-            None,
-            None,
-            *arguments,
-        )
+        x, y, z = self._grid
+        self._run(x, y, z, stream, self._function, self._metadata, None, None, None, *arguments)
 
     def run_watched(self, values: tuple[Any, ...]) -> None:
         """Start it with hooks and what they are told."""
