@@ -29,12 +29,33 @@ class Choice:
 class Cell:
     """A kernel on a GPU at exact axes; `points` are the sizes it is judged at."""
 
-    def __init__(self, spec: KernelSpec[Any], arch: GpuArch, problem: Problem) -> None:
+    def __init__(
+        self,
+        spec: KernelSpec[Any],
+        arch: GpuArch,
+        problem: Problem,
+        *,
+        variants: bool = False,
+        repeatable: bool = False,
+    ) -> None:
+        """Set up.
+
+        Args:
+            spec: kernel.
+            arch: GPU.
+            problem: exact axes; sizes do not matter.
+            variants: also the knobs that an ordinary search leaves alone.
+            repeatable: nothing whose results differ from run to run.
+        """
         self.spec = spec
         self.arch = arch
         self.problem = problem
         self.points: tuple[Problem, ...] = tuple(spec.points(problem))
-        self.space: SearchSpace = spec.space(problem, arch)
+        self.variants = variants
+        self.repeatable = repeatable
+        space = spec.space(problem, arch)
+        space = space.widened if variants else space
+        self.space: SearchSpace = space.repeatable if repeatable else space
         self.model = CostModel(arch)
         if not self.space.legal:
             raise AutotuneError(
@@ -59,7 +80,10 @@ class Cell:
     @cached_property
     def defaults(self) -> dict[Problem, Config]:
         """Default configuration at each point."""
-        return {point: self.spec.default_config(point, self.arch) for point in self.points}
+        return {
+            point: self.space.named(self.spec.default_config(point, self.arch))
+            for point in self.points
+        }
 
     @cached_property
     def prior(self) -> list[float]:

@@ -145,7 +145,7 @@ def _join(terms: tuple[Numbers, ...], launch: Launch, arch: GpuArch, c: Coeffici
     body = longest * total ** (1.0 / c.sharpness) * (1.0 + c.spill_penalty * launch.spilled)
     rounds = _ceil(launch.grid / (arch.sm_count * launch.blocks))
     atomics = launch.atomic_bytes / (arch.sm_count * c.atomic_bytes_per_clock * arch.clock_mhz)
-    return c.launch_us + c.prologue_us * rounds**0.7 + body + atomics
+    return (1.0 + launch.fills) * c.launch_us + c.prologue_us * rounds**0.7 + body + atomics
 
 
 def _efficiency(launch: Launch, c: Coefficients) -> Numbers:

@@ -54,6 +54,8 @@ class Launch:
     """Registers per thread beyond what a thread has."""
     atomic_bytes: Numbers = 0.0
     """Bytes added to global memory atomically."""
+    fills: Numbers = 0.0
+    """Launches before it that only set memory."""
     unpack: Numbers = 0.0
     """Estimated instructions of one warp per iteration that unpack weights, beyond `instructions`;
     a compiler's report counts them there."""
@@ -92,6 +94,8 @@ class Launch:
             warps=report.num_warps,
             blocks=max(1, occupancy(report, arch).blocks),
             depth=depth,
+            atomic_bytes=work.atomic_bytes,
+            fills=work.fills,
             rows=float(work.tile[0]),
             cols=float(work.tile[1]),
             tile_depth=float(work.tile[2]),

@@ -82,7 +82,7 @@ def _measure_at(
     return Selection(
         exact=point.exact_axes(),
         nearest=point.nearest_axes(),
-        config=best,
+        config=cell.space.stored(best),
         provenance=Provenance.MEASURED,
         time_us=final.median_us,
         error_factor=None,

@@ -100,6 +100,8 @@ def _launch(arch: GpuArch, kind: str, members: Sequence[tuple[int, Work, Config]
         blocks=np.maximum(1.0, blocks),
         depth=estimate.depth,
         spilled=np.maximum(0.0, estimate.registers - arch.max_registers_per_thread),
+        atomic_bytes=_array([work.atomic_bytes for work in works]),
+        fills=_array([work.fills for work in works]),
         rows=tiles.rows,
         cols=tiles.cols,
         tile_depth=tiles.depth,

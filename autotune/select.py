@@ -42,7 +42,7 @@ def predict_again(
     """
     point = cell.problem.at(**selection.nearest)
     evaluation = by_binary[cell.space.binary_of(selection.config)]
-    default_config = cell.spec.default_config(point, cell.arch)
+    default_config = cell.space.named(cell.spec.default_config(point, cell.arch))
     default_evaluation = by_binary[cell.space.binary_of(default_config)]
     default: Choice | None = None
     if default_evaluation.status in (Status.OK, Status.DUPLICATE):
@@ -86,7 +86,7 @@ def _select_at(
         return Selection(
             exact=point.exact_axes(),
             nearest=point.nearest_axes(),
-            config=default_config,
+            config=cell.space.stored(default_config),
             provenance=Provenance.DEFAULT,
             time_us=None,
             error_factor=None,
@@ -108,7 +108,7 @@ def _selection(
     return Selection(
         exact=point.exact_axes(),
         nearest=point.nearest_axes(),
-        config=choice.config,
+        config=cell.space.stored(choice.config),
         provenance=Provenance.PREDICTED,
         time_us=choice.prediction.time_us,
         error_factor=cell.model.error_factor(evaluation.reports[0].entry),

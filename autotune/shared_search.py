@@ -43,6 +43,8 @@ class Task:
             "gpu": self.cell.arch.name,
             "kernel": self.cell.spec.name,
             "exact": self.cell.problem.exact_axes(),
+            "variants": self.cell.variants,
+            "repeatable": self.cell.repeatable,
             "effort": self.options.effort,
             "sampler": self.options.sampler,
             "seed": self.options.seed,
@@ -57,7 +59,14 @@ class Task:
         options = SearchOptions(
             request["effort"], request["trials"], request["sampler"], request["seed"], resume=True
         )
-        return cls(Cell(spec, lookup(request["gpu"]), problem), options)
+        cell = Cell(
+            spec,
+            lookup(request["gpu"]),
+            problem,
+            variants=request["variants"],
+            repeatable=request["repeatable"],
+        )
+        return cls(cell, options)
 
 
 class Step(Enum):

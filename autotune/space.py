@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -27,6 +27,8 @@ class Knob:
     host: bool = False
     """Read by the launch code only (a split count): configurations that differ in nothing else
     share their binary, so it is compiled once."""
+    unrepeatable: tuple[KnobValue, ...] = ()
+    """Values with which two runs may differ in the last bits."""
 
     def __post_init__(self) -> None:
         assert self.values, f"knob {self.name} has no values"
@@ -83,9 +85,11 @@ class Config(Mapping[str, KnobValue]):
         return Config({**self._values, **changes})
 
     def changes_from(self, other: Config) -> list[str]:
-        """Knobs whose values differ, each as "name theirs→ours"."""
+        """Knobs whose values differ, each as "name theirs→ours"; one that is not named is plain."""
         return [
-            f"{name} {other[name]}→{value}" for name, value in self._items if other[name] != value
+            f"{name} {other.get(name, 'plain')}→{self.get(name, 'plain')}"
+            for name in dict.fromkeys((*self, *other))
+            if self.get(name) != other.get(name)
         ]
 
     @property
@@ -105,19 +109,70 @@ class SearchSpace:
     A template's space has 10^2 to 10^5 points, so it is listed rather than sampled: an illegal
     configuration is never proposed, and "unseen" has an exact meaning. A constraint is tested as
     soon as its last knob is set, which prunes whole branches.
+
+    `variants` are further knobs that an ordinary search leaves alone. A configuration that does not
+    name one means its first, plain value, so templates gain variants without a change to
+    configurations that exist; one that names some is as legal as any. `widened` lists them, too.
     """
 
-    def __init__(self, knobs: tuple[Knob, ...], constraints: tuple[Constraint, ...] = ()) -> None:
+    def __init__(
+        self,
+        knobs: tuple[Knob, ...],
+        constraints: tuple[Constraint, ...] = (),
+        variants: tuple[Knob, ...] = (),
+        plain: Mapping[str, KnobValue] | None = None,
+    ) -> None:
         self.knobs = knobs
         self.constraints = constraints
-        names = [knob.name for knob in knobs]
+        self.variants = variants
+        self.plain = dict(plain or {}) | {knob.name: knob.values[0] for knob in variants}
+        """Plain value of every knob that a configuration need not name."""
+        self._all = (*knobs, *variants)
+        names = [knob.name for knob in self._all]
         for constraint in constraints:
             missing = set(constraint.knobs) - set(names)
             assert not missing, f"constraint {constraint.reason!r} names unknown knobs {missing}"
-        self._ready: list[list[Constraint]] = [[] for _ in knobs]
+        self._ready: list[list[Constraint]] = [[] for _ in names]
         for constraint in constraints:
             last = max((names.index(name) for name in constraint.knobs), default=0)
             self._ready[last].append(constraint)
+
+    @cached_property
+    def widened(self) -> SearchSpace:
+        """The same space with the variants among its knobs; its configurations name all of them."""
+        return SearchSpace(self._all, self.constraints, plain=self.plain)
+
+    @cached_property
+    def repeatable(self) -> SearchSpace:
+        """What is left where two runs must agree to the bit."""
+
+        def rule(knob: Knob) -> Constraint:
+            return Constraint(
+                "the result may differ from run to run",
+                (knob.name,),
+                lambda value: value not in knob.unrepeatable,
+            )
+
+        rules = tuple(rule(knob) for knob in self._all if knob.unrepeatable)
+        return SearchSpace(self.knobs, (*self.constraints, *rules), self.variants, self.plain)
+
+    def named(self, config: Config) -> Config:
+        """Return `config` with plain values of the knobs of this space that it does not name."""
+        missing = {
+            k.name: self.plain[k.name]
+            for k in self.knobs
+            if k.name not in config and k.name in self.plain
+        }
+        return Config({**missing, **config}) if missing else config
+
+    def stored(self, config: Config) -> Config:
+        """Return `config` without variants at their plain values: one way to write each."""
+        kept = {
+            name: value
+            for name, value in config.items()
+            if name not in self.plain or self.plain[name] != value
+        }
+        return Config(kept) if len(kept) < len(config) else config
 
     @property
     def cartesian_size(self) -> int:
@@ -128,12 +183,17 @@ class SearchSpace:
     def _listed(self) -> tuple[tuple[Config, ...], Counter[str]]:
         found: list[Config] = []
         rejected: Counter[str] = Counter()
-        chosen: dict[str, KnobValue] = {}
+        chosen: dict[str, KnobValue] = {knob.name: knob.values[0] for knob in self.variants}
+        names = [knob.name for knob in self.knobs]
         below = [prod(len(k.values) for k in self.knobs[i + 1 :]) for i in range(len(self.knobs))]
 
         def descend(depth: int) -> None:
-            if depth == len(self.knobs):
-                found.append(Config(chosen))
+            if depth == len(names):
+                broken = self._broken_variant(chosen)
+                if broken is None:
+                    found.append(Config({name: chosen[name] for name in names}))
+                else:
+                    rejected[broken.reason] += 1
                 return
             knob = self.knobs[depth]
             for value in knob.values:
@@ -152,6 +212,13 @@ class SearchSpace:
         for constraint in self._ready[depth]:
             if not constraint.holds(*(chosen[name] for name in constraint.knobs)):
                 return constraint
+        return None
+
+    def _broken_variant(self, chosen: Mapping[str, KnobValue]) -> Constraint | None:
+        for depth in range(len(self.knobs), len(self._all)):
+            broken = self._first_broken(depth, chosen)
+            if broken is not None:
+                return broken
         return None
 
     @property
@@ -177,8 +244,15 @@ class SearchSpace:
         return {binary: tuple(configs) for binary, configs in groups.items()}
 
     def binary_of(self, config: Config) -> Config:
-        """Return `config` without its host knobs."""
-        return Config({k.name: config[k.name] for k in self.knobs if not k.host})
+        """Return `config` without its host knobs.
+
+        Variants are named where they are knobs of this space or not plain.
+        """
+        named = self.named(config)
+        own = {k.name for k in self.knobs}
+        host = {k.name for k in self._all if k.host}
+        kept = own | self.stored(named).keys()
+        return Config({name: value for name, value in named.items() if name in kept - host})
 
     @cached_property
     def _members(self) -> frozenset[Config]:
@@ -189,16 +263,17 @@ class SearchSpace:
 
     def why_illegal(self, config: Mapping[str, KnobValue]) -> str | None:
         """First reason for which `config` is not in this space, None if it is legal."""
-        names = {knob.name for knob in self.knobs}
+        config = {**self.plain, **config}
+        names = {knob.name for knob in self._all}
         if set(config) != names:
             odd = sorted(set(config) ^ names)
             return f"knobs do not match this kernel's: {', '.join(odd)}"
-        for knob in self.knobs:
+        for knob in self._all:
             # 32.0 and true equal 32 and 1 in Python, but not in a template.
             types = {type(value) for value in knob.values}
             if config[knob.name] not in knob.values or type(config[knob.name]) not in types:
                 return f"{knob.name}={config[knob.name]} is not one of {list(knob.values)}"
-        for depth in range(len(self.knobs)):
+        for depth in range(len(self._all)):
             broken = self._first_broken(depth, config)
             if broken is not None:
                 return broken.reason
@@ -211,10 +286,10 @@ class SearchSpace:
             UnknownChoiceError: a keyword is not a knob of this space.
             UsageError: the configuration is illegal; the message gives the reason.
         """
-        names = [knob.name for knob in self.knobs]
+        known = [knob.name for knob in self._all]
         for name in values:
-            if name not in names:
-                raise UnknownChoiceError("knob", name, names)
+            if name not in known:
+                raise UnknownChoiceError("knob", name, known)
         reason = self.why_illegal(values)
         if reason is not None:
             raise UsageError(f"illegal configuration: {reason}")
@@ -267,3 +342,8 @@ class SearchSpace:
 def grid(**axes: tuple[KnobValue, ...]) -> tuple[dict[str, KnobValue], ...]:
     """All combinations of named values, as dictionaries."""
     return tuple(dict(zip(axes, point, strict=True)) for point in product(*axes.values()))
+
+
+def plain_values(variants: Iterable[Knob], config: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
+    """Plain values of the variants that `config` does not name."""
+    return {knob.name: knob.values[0] for knob in variants if knob.name not in config}

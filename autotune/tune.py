@@ -269,6 +269,7 @@ def _result(
                 "cartesian": cell.space.cartesian_size,
                 "legal": len(cell.space.legal),
                 "binaries": len(cell.binaries),
+                **({"variants": sorted(cell.space.plain)} if cell.variants else {}),
             },
             "outcomes": dict(sorted(outcomes.items())),
         },

@@ -15,7 +15,7 @@ from autotune.pool import Outcome, WorkerPool
 from autotune.problem import Problem
 from autotune.records import Status
 from autotune.render import TemplateFolder
-from autotune.space import Config
+from autotune.space import Config, SearchSpace
 
 CHECK_TIMEOUT_S = 300.0
 """The interpreter runs programs one by one, in Python."""
@@ -64,7 +64,10 @@ def cases(
     seed: int,
     problems: Callable[[KernelSpec[Any]], Sequence[Problem]],
 ) -> Iterator[Case]:
-    """Default plus `samples` random legal configurations of every problem of every kernel."""
+    """Default plus `samples` random legal configurations of every problem of every kernel.
+
+    Half of these, rounded down, have variants that an ordinary search leaves alone.
+    """
     for spec in specs:
         for problem in problems(spec):
             space = spec.space(problem, arch)
@@ -72,8 +75,22 @@ def cases(
             default = spec.default_config(problem, arch)
             others = [config for config in space.legal if config != default]
             drawn = draw.sample(others, min(samples, len(others)))
-            for config in [default, *drawn]:
+            varied = _with_variants(space, draw, samples // 2)
+            for config in [default, *drawn[: samples - len(varied)], *varied]:
                 yield Case(spec, problem, config)
+
+
+def _with_variants(space: SearchSpace, draw: random.Random, count: int) -> list[Config]:
+    """Random legal configurations with variants; fewer than `count` where few are legal."""
+    found: dict[Config, None] = {}
+    for _ in range(50 * count if space.variants else 0):
+        odd = {knob.name: draw.choice(knob.values) for knob in space.variants}
+        config = Config({**draw.choice(space.legal), **odd})
+        if space.why_illegal(config) is None and space.stored(config) not in space:
+            found[space.stored(config)] = None
+        if len(found) == count:
+            break
+    return list(found)
 
 
 def verify(

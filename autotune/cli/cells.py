@@ -64,6 +64,16 @@ def add_cell_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"default {DEFAULT_SAMPLER}, with --effort predict {PREDICTING_SAMPLER}; "
         f"one of {', '.join(SAMPLERS)}",
     )
+    add(
+        "--variants",
+        action="store_true",
+        help="search structural variants, too: `autotune kernels` lists them",
+    )
+    add(
+        "--deterministic",
+        action="store_true",
+        help="leave out variants whose results may differ from run to run (atomic sums)",
+    )
     add("--seed", type=int, default=0, help="same seed, same results (default 0)")
     add(
         "--jobs",
@@ -103,7 +113,7 @@ def chosen_cells(options: argparse.Namespace, arch: GpuArch) -> tuple[ModelShape
     if options.tensor_parallel > 1:
         shape = shape.tensor_parallel(options.tensor_parallel)
     cells = [
-        Cell(spec, arch, problem)
+        Cell(spec, arch, problem, variants=options.variants, repeatable=options.deterministic)
         for spec in map(load_kernel, options.kernel or searched_kernels())
         for problem in spec.problems(shape, options.dtype or shape.dtype, options.block_size)
     ]

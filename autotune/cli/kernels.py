@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from typing import Any
 
 from autotune.arch import GPUS, lookup
 from autotune.cli.output import print_json, print_table
@@ -43,10 +44,8 @@ def handle(options: argparse.Namespace) -> int:
                         dict(zip(("name", "kind", "default", "meaning"), axis, strict=True))
                         for axis in axes
                     ],
-                    "knobs": [
-                        {"name": k.name, "values": k.values, "host": k.host, "meaning": k.meaning}
-                        for k in space.knobs
-                    ],
+                    "knobs": [_knob_json(knob) for knob in space.knobs],
+                    "variants": [_knob_json(knob) for knob in space.variants],
                     "space": {
                         "cartesian": space.cartesian_size,
                         "legal": len(space.legal),
@@ -57,6 +56,9 @@ def handle(options: argparse.Namespace) -> int:
             continue
         print_table(f"{spec.name} ({spec.template})", ("axis", "kind", "default", "meaning"), axes)
         print_table("", ("knob", "values", "meaning"), [_knob_row(knob) for knob in space.knobs])
+        if space.variants:
+            rows = [_knob_row(knob) for knob in space.variants]
+            print_table("", ("variant", "values, plain first", "meaning"), rows)
         print(
             f"on {arch.name} at the defaults: {space.cartesian_size} combinations, "
             f"{len(space.legal)} legal, {len(space.binaries)} binaries\n"
@@ -64,6 +66,15 @@ def handle(options: argparse.Namespace) -> int:
     if options.json:
         print_json(documents)
     return 0
+
+
+def _knob_json(knob: Knob) -> dict[str, Any]:
+    return {
+        "name": knob.name,
+        "values": knob.values,
+        "host": knob.host,
+        "meaning": knob.meaning,
+    }
 
 
 def _knob_row(knob: Knob) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from autotune.arch import GPUS, GpuArch, lookup
@@ -10,6 +11,7 @@ from autotune.cli.output import print_json, print_table
 from autotune.cli.trust import trust_line
 from autotune.compiler.cross import Binary, cross_compile
 from autotune.compiler.facts import disassemble, report
+from autotune.errors import UnknownChoiceError, UsageError
 from autotune.judge import find_fault
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.spec import KernelSpec
@@ -20,11 +22,13 @@ from autotune.records import Selection, to_json
 from autotune.registry import Resolved, TunedKernels
 from autotune.render import RenderedKernel, TemplateFolder, import_file
 from autotune.results import ResultsStore
+from autotune.space import KnobValue
 
 EXAMPLES = """examples:
   autotune show paged_attention_decode --gpu a100           all selections, and why
   autotune show paged_attention_decode --gpu a100 --problem block_size=64,num_seqs=8
   autotune show fused_mlp --gpu h100 --facts                registers, spills, occupancy, loop
+  autotune show fused_mlp --gpu h100 --problem m=1024 --knobs load=descriptor --facts
   autotune show dequant_gemm --gpu mi300x --source | less   the generated Triton module"""
 
 _VIEWS = {
@@ -41,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kernel", metavar="KERNEL", help=", ".join(KERNELS))
     parser.add_argument("--gpu", required=True, help=", ".join(GPUS))
     parser.add_argument("--problem", metavar="AXIS=VALUE,...", help="axes; the rest at defaults")
+    parser.add_argument(
+        "--knobs", metavar="KNOB=VALUE,...", help="instead of the selection's; variants, too"
+    )
     parser.add_argument("--results", metavar="DIR", help="results folder to read")
     views = parser.add_mutually_exclusive_group()
     for view, meaning in _VIEWS.items():
@@ -53,11 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Print the table of selections, or one view of one selection."""
     spec, arch = load_kernel(options.kernel), lookup(options.gpu)
-    if options.view is None and options.problem is None:
+    if options.view is None and options.problem is None and options.knobs is None:
         return _table(spec, arch, options)
     tuned = TunedKernels.load(arch.name, options.results)
     problem = spec.problem_type.parse(options.problem or "")
     resolved = tuned.resolve(spec.name, problem)
+    if options.knobs is not None:
+        resolved = _changed(spec, arch, resolved, options.knobs)
     rendered = TemplateFolder(templates_dir()).render(spec, problem, resolved.config)
     if options.view is None:
         return _one(spec, arch, resolved, options.json)
@@ -70,6 +79,29 @@ def handle(options: argparse.Namespace) -> int:
     for binary in binaries:
         print(_text(binary, arch, options.view))
     return 0
+
+
+def _changed(spec: KernelSpec[Any], arch: GpuArch, resolved: Resolved, text: str) -> Resolved:
+    """The selection with some knobs at other values."""
+    space = spec.space(resolved.problem, arch)
+    known = {knob.name: knob.values for knob in (*space.knobs, *space.variants)}
+    changes: dict[str, KnobValue] = {}
+    for part in text.split(","):
+        name, separator, word = part.strip().partition("=")
+        if not separator:
+            raise UsageError(f"{part!r} is not of the form knob=value")
+        if name not in known:
+            raise UnknownChoiceError(f"knob of {spec.name}", name, known)
+        values = {str(value).lower(): value for value in known[name]}
+        if word.lower() not in values:
+            raise UnknownChoiceError(name, word, values)
+        changes[name] = values[word.lower()]
+    return dataclasses.replace(
+        resolved,
+        config=space.stored(space.config(**{**resolved.config, **changes})),
+        selection=None,
+        source=f"{resolved.source}; changed by --knobs",
+    )
 
 
 def _text(binary: Binary, arch: GpuArch, view: str) -> str:

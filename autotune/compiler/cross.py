@@ -58,7 +58,7 @@ def cross_compile(module: ModuleType, arch: GpuArch) -> tuple[Binary, ...]:
         attributes = {
             (index,): [["tt.divisibility", 16]]
             for index, name in enumerate(signature)
-            if name not in unaligned
+            if name not in unaligned and not signature[name].startswith("tensordesc")
         }
         source = ASTSource(function, signature, constexprs={}, attrs=attributes)
         options = {

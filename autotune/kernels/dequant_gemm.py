@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
 from autotune.kernels import dequant_gemm_problem
+from autotune.kernels.amd_options import compile_options
 from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
-from autotune.kernels.dequant_gemm_space import MATRIX_ROWS, dequant_gemm_space, expected_mma
+from autotune.kernels.dequant_gemm_space import (
+    MATRIX_ROWS,
+    VARIANTS,
+    dequant_gemm_space,
+    expected_mma,
+)
 from autotune.kernels.dtypes import (
     ACCUMULATION_ERROR,
     DTYPE_BYTES,
@@ -19,7 +25,7 @@ from autotune.kernels.dtypes import (
 )
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
-from autotune.space import Config, KnobValue, SearchSpace
+from autotune.space import Config, KnobValue, SearchSpace, plain_values
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +83,8 @@ class DequantGemm:
         block_k, group = config.number("block_k"), problem.group_size
         matrix = config.number("block_m") >= MATRIX_ROWS
         name, magic = _magic(problem, matrix)
+        if problem.in_words:
+            magic = None
         unaligned = ["m"]
         unaligned += ["n"] if problem.n % 16 else []
         unaligned += ["k", "stride_x"] if problem.k % 16 else []
@@ -88,6 +96,8 @@ class DequantGemm:
             "product_dtype": name,
             "dot_precision": dot_precision(problem.dtype),
             "unaligned": unaligned,
+            "options": compile_options(config),
+            **plain_values(VARIANTS, config),
         }
 
     def work(self, problem: DequantGemmProblem, config: Config, arch: GpuArch) -> tuple[Work, ...]:
@@ -102,7 +112,11 @@ class DequantGemm:
         weight_bytes = 1.0 * problem.weight_bytes + problem.group_bytes
         x_bytes = 1.0 * problem.m * problem.k * size
         out_bytes = 1.0 * problem.m * problem.n * size
-        partial_bytes = 4.0 * problem.m * problem.n * splits if splits > 1 else 0.0
+        atomic = config.get("reduction") == "atomic"
+        apart = splits > 1 and not atomic
+        partial_bytes = 4.0 * problem.m * problem.n * splits if apart else 0.0
+        added_bytes = out_bytes * splits if atomic else 0.0
+        loaded_bits = 32 if problem.in_words else problem.bits
         tables = 2 if problem.zero_point else 1
         group_rows = math.ceil(block_k / problem.group_size) if problem.group_size else 0
         main = Work(
@@ -112,16 +126,18 @@ class DequantGemm:
             longest_steps=math.ceil(steps / splits),
             flops=2.0 * row_tiles * block_m * column_tiles * block_n * steps * block_k,
             matrix_dtype=problem.dtype if matrix else None,
-            dram_bytes=weight_bytes + x_bytes + (0.0 if splits > 1 else out_bytes),
+            dram_bytes=weight_bytes + x_bytes + (0.0 if apart else out_bytes),
             l2_bytes=row_tiles * weight_bytes
             + column_tiles * x_bytes
-            + (partial_bytes if splits > 1 else out_bytes),
-            step_bytes=block_n * block_k * problem.bits / 8
+            + (partial_bytes if apart else added_bytes or out_bytes),
+            step_bytes=block_n * block_k * loaded_bits / 8
             + block_m * block_k * size
             + block_n * group_rows * tables * size,
+            atomic_bytes=added_bytes,
+            fills=1 if atomic else 0,
             tile=(block_n, block_m, block_k) if config["swap_ab"] else (block_m, block_n, block_k),
         )
-        if splits == 1:
+        if not apart:
             return (main,)
         reduce = Work(
             entry="dequant_gemm_reduce",

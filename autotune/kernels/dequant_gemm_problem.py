@@ -17,6 +17,7 @@ from autotune.kernels.byte_split import (
     pack,
 )
 from autotune.kernels.dtypes import DTYPE_BYTES, FLOAT_DTYPES, torch_dtype
+from autotune.kernels.packed_words import pack_words, per_word, unpack_words
 from autotune.kernels.spec import Inputs
 from autotune.problem import Problem, exact, nearest
 
@@ -37,6 +38,12 @@ class DequantGemmProblem(Problem):
     n: int = exact(4096, "output features")
     k: int = exact(4096, "input features")
     m: int = nearest(16, "rows of x (tokens)")
+    layout: str = exact(
+        "byte_split",
+        "how weights are packed; gptq_i32, that of checkpoints, is a baseline",
+        ("byte_split", "gptq_i32"),
+        optional=True,
+    )
 
     def __post_init__(self) -> None:
         """Refuse a matrix without elements."""
@@ -45,9 +52,15 @@ class DequantGemmProblem(Problem):
             raise UsageError(f"n={self.n}, k={self.k}: must be at least 1")
 
     @property
+    def in_words(self) -> bool:
+        """Whether weights are fields of 32-bit words, not bytes in cells."""
+        return self.layout == "gptq_i32"
+
+    @property
     def k_padded(self) -> int:
-        """K as stored: a multiple of 32."""
-        return math.ceil(self.k / K_MULTIPLE) * K_MULTIPLE
+        """K as stored: a multiple of 32, or of the weights in a word."""
+        multiple = per_word(self.bits) if self.in_words else K_MULTIPLE
+        return math.ceil(self.k / multiple) * multiple
 
     @property
     def weight_bytes(self) -> int:
@@ -76,6 +89,12 @@ def hard_problems() -> list[DequantGemmProblem]:
         {"bits": 8, "group_size": 0, "zero_point": False, "n": 24, "k": 75, "m": 33},
         {"bits": 4, "group_size": 32, "zero_point": True, "n": 1, "k": 1, "m": 1},
         {"bits": 4, "group_size": 128, "zero_point": True, "n": 32, "k": 128, "m": 0},
+    ]
+    words = {"layout": "gptq_i32"}
+    shapes += [
+        {"bits": 4, "group_size": 32, "zero_point": True, "n": 48, "k": 96, "m": 3, **words},
+        {"bits": 4, "group_size": 64, "zero_point": False, "n": 33, "k": 203, "m": 17, **words},
+        {"bits": 8, "group_size": 0, "zero_point": True, "n": 40, "k": 130, "m": 1, **words},
     ]
     return [
         DequantGemmProblem(dtype=dtype, **shape) for dtype in ("fp16", "fp32") for shape in shapes
@@ -107,7 +126,7 @@ def make_inputs(problem: DequantGemmProblem, seed: int, device: str) -> Inputs:
     inputs = {
         "out": torch.full((problem.m, problem.n), math.nan, dtype=kind, device=device),
         "x": x.to(device)[:, : problem.k],
-        "packed": pack(levels.to(device), problem.bits),
+        "packed": _packed(problem, levels.to(device)),
         "scales": guarded(spread / (top * math.sqrt(problem.k))),
     }
     if problem.zero_point:
@@ -117,27 +136,36 @@ def make_inputs(problem: DequantGemmProblem, seed: int, device: str) -> Inputs:
     return inputs
 
 
+def _packed(problem: DequantGemmProblem, levels: torch.Tensor) -> torch.Tensor:
+    """Levels [n, k] as the problem's layout has them."""
+    if problem.in_words:
+        return pack_words(levels, problem.bits).T.contiguous()
+    return pack(levels, problem.bits)
+
+
 def bench_inputs(problem: DequantGemmProblem, seed: int, device: str) -> Inputs:
     """Random bytes, scales and zeros drawn on the device, nothing poisoned."""
     import torch
 
     generator = torch.Generator(device).manual_seed(seed)
     kind, top = torch_dtype(problem.dtype), (1 << problem.bits) - 1
-    cells = num_cells(problem.k, problem.bits)
+    cells = (num_cells(problem.k, problem.bits), problem.n, CELL_BYTES)
+    words = (problem.k_padded * problem.bits // 32, problem.n * 4)
     groups = (num_groups(problem.k, problem.group_size), problem.n)
     x = torch.empty((problem.m, problem.k), dtype=kind, device=device)
     scales = torch.rand(groups, generator=generator, device=device) + 0.5
+    packed = torch.randint(
+        0,
+        256,
+        words if problem.in_words else cells,
+        dtype=torch.uint8,
+        generator=generator,
+        device=device,
+    )
     inputs = {
         "out": torch.empty((problem.m, problem.n), dtype=kind, device=device),
         "x": x.normal_(generator=generator),
-        "packed": torch.randint(
-            0,
-            256,
-            (cells, problem.n, CELL_BYTES),
-            dtype=torch.uint8,
-            generator=generator,
-            device=device,
-        ),
+        "packed": packed.view(torch.int32) if problem.in_words else packed,
         "scales": (scales / (top * math.sqrt(problem.k))).to(kind),
     }
     if problem.zero_point:
@@ -148,8 +176,11 @@ def bench_inputs(problem: DequantGemmProblem, seed: int, device: str) -> Inputs:
 
 def reference(problem: DequantGemmProblem, inputs: Inputs) -> torch.Tensor:
     """Unpack and dequantise the whole matrix, then one product in fp64: [m, n]."""
+    packed = inputs["packed"]
+    if problem.in_words:
+        packed = pack(unpack_words(packed.T, problem.bits)[:, : problem.k], problem.bits)
     weights = QuantisedWeights(
-        packed=inputs["packed"],
+        packed=packed,
         scales=inputs["scales"],
         zeros=inputs.get("zeros"),
         bits=problem.bits,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from autotune.arch import GpuArch
+from autotune.kernels.amd_options import amd_knobs
 from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
 from autotune.kernels.dtypes import DTYPE_BYTES
+from autotune.kernels.reduction import REDUCTION, reduction_rules
 from autotune.space import Config, Constraint, Knob, SearchSpace
 
 MATRIX_ROWS = 16
 """Fewer rows than this are summed without the matrix unit."""
 
+VARIANTS = (REDUCTION,)
+"""What an ordinary search leaves alone, on every GPU."""
+
 
 def dequant_gemm_space(problem: DequantGemmProblem, arch: GpuArch) -> SearchSpace:
     """Kind, tile, operand order, where scales apply, split, warps and pipeline stages."""
-    size, bits, group = DTYPE_BYTES[problem.dtype], problem.bits, problem.group_size
+    size, group = DTYPE_BYTES[problem.dtype], problem.group_size
+    bits = 8 if problem.in_words else problem.bits  # a byte of every word counts, as if unpacked
+    loaded_bits = 32 if problem.in_words else problem.bits
     threads_per_warp = arch.warp_size
     knobs = (
         Knob(
@@ -107,7 +114,7 @@ def dequant_gemm_space(problem: DequantGemmProblem, arch: GpuArch) -> SearchSpac
             "pipelined tiles exceed shared memory",
             ("block_m", "block_n", "block_k", "num_stages"),
             lambda block_m, block_n, block_k, stages: (
-                max(1, stages - 1) * block_k * (block_n * bits / 8 + block_m * size)
+                max(1, stages - 1) * block_k * (block_n * loaded_bits / 8 + block_m * size)
                 <= arch.shared_bytes_per_block
             ),
         ),
@@ -136,8 +143,14 @@ def dequant_gemm_space(problem: DequantGemmProblem, arch: GpuArch) -> SearchSpac
             ("kind", "split_k"),
             lambda kind, splits: (kind == "split_k") == (splits > 1),
         ),
+        *reduction_rules("kind", problem.dtype, arch),
+        Constraint(
+            "sums are single numbers, and of 16 bits only pairs are added in one instruction",
+            ("block_m", "reduction"),
+            lambda block_m, reduction: reduction == "workspace" or size == 4 or is_matrix(block_m),
+        ),
     )
-    return SearchSpace(knobs, constraints)
+    return SearchSpace(knobs, constraints, (*VARIANTS, *amd_knobs(arch)))
 
 
 def expected_mma(problem: DequantGemmProblem, config: Config, arch: GpuArch) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
 from autotune.kernels import fused_mlp_problem
+from autotune.kernels.amd_options import compile_options
 from autotune.kernels.dtypes import (
     ACCUMULATION_ERROR,
     DTYPE_BYTES,
@@ -16,10 +17,10 @@ from autotune.kernels.dtypes import (
     dot_precision,
 )
 from autotune.kernels.fused_mlp_problem import FusedMlpProblem
-from autotune.kernels.fused_mlp_space import expected_mma, fused_mlp_space
+from autotune.kernels.fused_mlp_space import VARIANTS, expected_mma, fused_mlp_space
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
-from autotune.space import Config, KnobValue, SearchSpace
+from autotune.space import Config, KnobValue, SearchSpace, plain_values
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,8 @@ class FusedMlp:
             "entry": self._entry(problem, config),
             "reduce_block": REDUCE_BLOCK,
             "unaligned": ["m", "group_m", *odd_sizes],
+            "options": compile_options(config),
+            **plain_values(VARIANTS, config),
         }
 
     @staticmethod
@@ -98,7 +101,10 @@ class FusedMlp:
         if config["schedule"] == "persistent":
             grid = min(tiles, arch.sm_count)
             longest = steps * math.ceil(tiles / max(1, grid))
-        partial_bytes = 4.0 * splits * m * n if splits > 1 else 0.0
+        atomic = config.get("reduction") == "atomic"
+        apart = splits > 1 and not atomic
+        added_bytes = problem.output_bytes * splits if atomic else 0.0
+        partial_bytes = 4.0 * splits * m * n if apart else 0.0
         # Partial sums are read back at once: they reach memory only where L2 is too small for them.
         evicted_bytes = partial_bytes if partial_bytes > arch.l2_bytes else 0.0
         main = Work(
@@ -108,16 +114,17 @@ class FusedMlp:
             longest_steps=longest,
             flops=2.0 * tiles * block_m * weight_rows * steps * block_k,
             matrix_dtype=problem.dtype,
-            dram_bytes=problem.operand_bytes
-            + (evicted_bytes if splits > 1 else problem.output_bytes),
+            dram_bytes=problem.operand_bytes + (evicted_bytes if apart else problem.output_bytes),
             l2_bytes=1.0 * tiles * (block_m + weight_rows) * k * size
-            + (partial_bytes if splits > 1 else problem.output_bytes),
+            + (partial_bytes if apart else added_bytes or problem.output_bytes),
             step_bytes=1.0 * (block_m + weight_rows) * block_k * size,
+            atomic_bytes=added_bytes,
+            fills=1 if atomic else 0,
             tile=(weight_rows, block_m, block_k)
             if config["swap_ab"]
             else (block_m, weight_rows, block_k),
         )
-        if splits == 1:
+        if not apart:
             return (main,)
         reduce = Work(
             entry="fused_mlp_down_reduce",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autotune.arch import GpuArch
+from autotune.kernels.amd_options import amd_knobs
 from autotune.kernels.dtypes import DTYPE_BYTES
 from autotune.kernels.fused_mlp_problem import FusedMlpProblem
+from autotune.kernels.reduction import REDUCTION, reduction_rules
 from autotune.space import Constraint, Knob, KnobValue, SearchSpace
 
 _TILE_KNOBS = (
@@ -36,6 +38,19 @@ _DOWN_KNOBS = (
     Knob("variant", ("plain", "split_k"), "one sum over K, or ranges added later", ordered=False),
     Knob("num_splits", (1, 2, 4, 8), "ranges of K", host=True),
 )
+VARIANTS = (
+    Knob(
+        "load",
+        ("pointer", "descriptor"),
+        "operands by addresses, or tiles of them by the copy engine (TMA)",
+        ordered=False,
+    ),
+    Knob("flatten", (False, True), "one loop over tiles and K: the next tile loads under the last"),
+    REDUCTION,
+)
+"""What an ordinary search leaves alone, on every GPU; only down has ranges to add."""
+_DESCRIPTOR_BYTES = 16
+"""Rows of what the copy engine reads are multiples of this apart."""
 _UNROLLED_PRODUCTS = 1024
 """Most fp32 products of a thread in one step: they are unrolled, and twice as many spill on sm_100
 and take many seconds to compile."""
@@ -44,9 +59,13 @@ and take many seconds to compile."""
 def fused_mlp_space(problem: FusedMlpProblem, arch: GpuArch) -> SearchSpace:
     """Tile, operand order, schedule, warps, stages; gate layout or split of K by part."""
     own = _GATE_UP_KNOBS if problem.gated else _DOWN_KNOBS
-    return SearchSpace(
-        (*own, *_TILE_KNOBS), (*_tile_rules(problem, arch), *_schedule_rules(problem))
+    variants = VARIANTS[:-1] if problem.gated else VARIANTS
+    rules = (
+        *_tile_rules(problem, arch),
+        *_schedule_rules(problem),
+        *_variant_rules(problem, arch),
     )
+    return SearchSpace((*own, *_TILE_KNOBS), rules, (*variants, *amd_knobs(arch)))
 
 
 def expected_mma(
@@ -152,3 +171,35 @@ def _schedule_rules(problem: FusedMlpProblem) -> tuple[Constraint, ...]:
             ),
         ),
     )
+
+
+def _variant_rules(problem: FusedMlpProblem, arch: GpuArch) -> tuple[Constraint, ...]:
+    has_engine = arch.vendor == "nvidia" and arch.capability >= 90
+    aligned = problem.k * DTYPE_BYTES[problem.dtype] % _DESCRIPTOR_BYTES == 0
+    rules = [
+        Constraint(
+            f"{arch.target} has no copy engine for tiles: that came with sm_90",
+            ("load",),
+            lambda load: load == "pointer" or has_engine,
+        ),
+        Constraint(
+            f"descriptors need rows of a multiple of {_DESCRIPTOR_BYTES} bytes",
+            ("load",),
+            lambda load: load == "pointer" or aligned,
+        ),
+        Constraint(
+            "one loop over tiles and K is for loops over tiles that load by descriptors",
+            ("schedule", "load", "flatten"),
+            lambda schedule, load, flatten: (
+                not flatten or (schedule == "persistent" and load == "descriptor")
+            ),
+        ),
+    ]
+    if not problem.gated:
+        return (*rules, *reduction_rules("variant", problem.dtype, arch))
+    two_tiles = Constraint(
+        "a descriptor loads neighbouring rows: gate and up are two tiles",
+        ("gate_layout", "load"),
+        lambda layout, load: load == "pointer" or layout == "two_dots",
+    )
+    return (*rules, two_tiles)

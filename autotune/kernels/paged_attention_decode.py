@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
 from autotune.kernels import paged_attention_decode_problem
+from autotune.kernels.amd_options import amd_knobs, compile_options
 from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
 from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
@@ -72,7 +73,7 @@ class PagedAttentionDecode:
                 lambda variant, splits: (variant == "unsplit") == (splits == 1),
             ),
         )
-        return SearchSpace(knobs, constraints)
+        return SearchSpace(knobs, constraints, amd_knobs(arch))
 
     def default_config(self, problem: DecodeProblem, arch: GpuArch) -> Config:
         """What a hand-written serving kernel uses: 32-token tiles, 4 warps, splits to fill the GPU.
@@ -102,6 +103,7 @@ class PagedAttentionDecode:
     def template_values(self, problem: DecodeProblem, config: Config) -> Mapping[str, Any]:
         """Padded sizes, dot precision and the main entry point's name."""
         return {
+            "options": compile_options(config),
             "head_dim_padded": next_power_of_2(problem.head_dim),
             "group_padded": max(16, next_power_of_2(problem.group)),
             "dot_precision": dot_precision(problem.dtype),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
 from autotune.kernels import paged_attention_prefill_problem
+from autotune.kernels.amd_options import amd_knobs, compile_options
 from autotune.kernels.attention_layout import AttentionLayout
 from autotune.kernels.causal_walk import CausalWalk, pairs_seen
 from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
@@ -78,7 +79,7 @@ class PagedAttentionPrefill:
                 layout.registers_fit,
             ),
         )
-        return SearchSpace(knobs, constraints)
+        return SearchSpace(knobs, constraints, amd_knobs(arch, without=("matrix_instr_nonkdim",)))
 
     def default_config(self, problem: PrefillProblem, arch: GpuArch) -> Config:
         """What hand-written serving kernels use: 64 rows, 32 keys, 4 warps, one masked loop.
@@ -107,6 +108,7 @@ class PagedAttentionPrefill:
     def template_values(self, problem: PrefillProblem, config: Config) -> Mapping[str, Any]:
         """Padded sizes, query tokens per program and dot precision."""
         return {
+            "options": compile_options(config),
             "head_dim_padded": next_power_of_2(problem.head_dim),
             "block_q": config.number("block_m") // problem.group,
             "dot_precision": dot_precision(problem.dtype),

@@ -45,6 +45,10 @@ class Work:
     """Bytes requested from L2 (re-reads by several programs counted each time)."""
     step_bytes: float
     """Bytes that one program loads from global memory per main-loop iteration."""
+    atomic_bytes: float = 0.0
+    """Bytes added to device memory atomically."""
+    fills: int = 0
+    """Launches before it that only set memory."""
     tile: tuple[int, int, int] = (64, 64, 64)
     """Rows, columns and depth of the product in one iteration, M side of the matrix unit first; for
     attention query rows, keys, and 64. All 64 where there is no product."""

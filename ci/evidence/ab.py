@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from evidence.points import ATTENTION, DECODE, PREFILL, ROWS
 from evidence.workplace import Workplace
 
 from autotune.cell import Cell
+from autotune.gate.noise import LEAST_CHANGE, judge_unpaired
+from autotune.kernels import load_kernel
 from autotune.prior import guess_all_us
-from autotune.problem import Problem
-from autotune.race import speedup
+from autotune.race import speedup, timing
 from autotune.space import Config, KnobValue
+
+_GATE_UP = "part=gate_up,n=14336,k=4096"
+_DOWN = "part=down,activation=none,n=4096,k=14336"
+_W4 = "bits=4,group_size=128,zero_point=True,n=28672,k=4096"
 
 IDEAS: tuple[tuple[str, str, str, Sequence[dict[str, int]], str, KnobValue, KnobValue], ...] = (
     ("page-id prefetch, decode", "paged_attention_decode", f"{ATTENTION},group=4,block_size=16",
@@ -21,80 +27,126 @@ IDEAS: tuple[tuple[str, str, str, Sequence[dict[str, int]], str, KnobValue, Knob
      PREFILL, "prefetch", False, True),
     ("scalar page lookup, decode", "paged_attention_decode", f"{ATTENTION},group=4,block_size=64",
      DECODE, "lookup", "gather", "scalar"),
-    ("swapped operands, gate-up", "fused_mlp", "part=gate_up,n=14336,k=4096",
-     ROWS[:4], "swap_ab", False, True),
-    ("swapped operands, W4", "dequant_gemm", "bits=4,group_size=128,zero_point=True,n=28672,k=4096",
-     ROWS[:4], "swap_ab", False, True),
-    ("byte_split against the GPTQ layout", "dequant_gemm",
-     "bits=4,group_size=128,zero_point=True,n=28672,k=4096", ROWS[:4],
-     "layout", "gptq", "byte_split"),
+    ("swapped operands, gate-up", "fused_mlp", _GATE_UP, ROWS[:4], "swap_ab", False, True),
+    ("swapped operands, W4", "dequant_gemm", _W4, ROWS[:4], "swap_ab", False, True),
+    ("byte_split against the GPTQ layout", "dequant_gemm", _W4, ROWS[:4],
+     "layout", "gptq_i32", "byte_split"),
+    ("descriptors, gate-up", "fused_mlp", _GATE_UP, ROWS[2:], "load", "pointer", "descriptor"),
+    ("one loop over tiles and K, gate-up", "fused_mlp", _GATE_UP, ROWS[3:], "flatten", False, True),
+    ("atomic sums, W4", "dequant_gemm", _W4, ROWS[:3], "reduction", "workspace", "atomic"),
+    ("atomic sums, down", "fused_mlp", _DOWN, ROWS[:3], "reduction", "workspace", "atomic"),
 )  # fmt: skip
-"""Name, kernel, exact axes, sizes, knob, value without the idea, value with it."""
+"""Name, kernel, exact axes, sizes, knob or exact axis, value without the idea, value with it."""
+
+_TOGETHER: Mapping[str, Mapping[str, KnobValue]] = {"flatten": {"load": "descriptor"}}
+"""What both sides of a variant need; all other variants are plain."""
 
 _FAVOURITES, _REHEARSAL_FAVOURITES = 8, 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Configurations with the idea, or without it."""
+
+    cell: Cell
+    configs: Sequence[Config]
+
+
 def structural_ideas(place: Workplace) -> dict[str, Any]:
-    """page-id prefetch, swapped operands, weight layout: best with against best without"""
+    """page-id prefetch, swapped operands, weight layout, ...: best with against best without"""
     rows: list[dict[str, Any]] = []
-    for number, (name, kernel, axes, sizes, knob, without, having) in enumerate(IDEAS):
-        cell = place.cell(kernel, axes, *(sizes[:1] if place.rehearsal else sizes))
-        known = {known.name: known.values for known in cell.space.knobs}
-        if without not in known.get(knob, ()) or having not in known.get(knob, ()):
-            rows.append({"idea": name, "skipped": f"{kernel} has no {knob}={without}|{having}"})
-            print(f"{name}: skipped, there is no such knob")
+    for number, (name, kernel, axes, sizes, knob, *values) in enumerate(IDEAS):
+        chosen = sizes[:1] if place.rehearsal else sizes
+        sides = [_side(place, kernel, axes, chosen, knob, value) for value in values]
+        if not all(side.configs for side in sides):
+            what = f"{kernel} has no {knob}={values[0]}|{values[1]} on {place.arch.name}"
+            rows.append({"idea": name, "skipped": what})
+            print(f"{name}: skipped, {what}")
             continue
         share = place.deadline.share(len(IDEAS) - number)
-        for point in cell.points:
+        for size, point in zip(chosen, sides[1].cell.points, strict=True):
             if share.passed:
                 rows.append({"idea": name, "point": point.label(), "skipped": "no time"})
                 continue
-            row = _race_sides(place, cell, point, knob, (without, having))
+            row = _race_sides(place, sides, size, knob)
             rows.append({"idea": name, "point": point.label(), **row})
             print(f"{name}, {point.label('nearest')}: {row.get('gain')}", flush=True)
     return {"ideas": rows}
 
 
+def _side(
+    place: Workplace,
+    kernel: str,
+    axes: str,
+    sizes: Sequence[dict[str, int]],
+    knob: str,
+    value: KnobValue,
+) -> _Side:
+    """Legal configurations with that value, variants otherwise plain."""
+    if knob in load_kernel(kernel).problem_type.axis_names("exact"):
+        cell = place.cell(kernel, f"{axes},{knob}={value}", *sizes)
+        return _Side(cell, cell.space.legal)
+    cell = place.cell(kernel, axes, *sizes, variants=True)
+    wanted = {**cell.space.plain, **_TOGETHER.get(knob, {}), knob: value}.items()
+    return _Side(cell, [c for c in cell.space.legal if wanted <= dict(c).items()])
+
+
 def _race_sides(
-    place: Workplace, cell: Cell, point: Problem, knob: str, sides: tuple[KnobValue, KnobValue]
+    place: Workplace, sides: Sequence[_Side], size: dict[str, int], knob: str
 ) -> dict[str, Any]:
-    count = _REHEARSAL_FAVOURITES if place.rehearsal else _FAVOURITES
-    wanted = [config for side in sides for config in _favourites(cell, point, knob, side, count)]
-    evaluations = place.builder.evaluate(cell.spec, cell.problem, wanted)
-    sound: list[Config] = []
     rejected: list[str] = []
-    for config, evaluation in zip(wanted, evaluations, strict=True):
-        fault = evaluation.reason or place.device.wrong(cell, config)
-        if fault is None:
-            sound.append(config)
-        else:
-            rejected.append(f"{config}: {fault}")
-    if not sound:
-        return {"skipped": "nothing ran", "rejected": rejected}
-    run = place.device.race(cell, point, sound)
+    sound = [_sound(place, side, size, rejected) for side in sides]
+    if not all(sound):
+        return {"skipped": "a side has nothing that runs", "rejected": rejected}
+    without, having = (side.cell for side in sides)
+    together = without.problem == having.problem
+    if together:  # in turns, in one race
+        run = place.device.race(without, without.problem.at(**size), sound[0] + sound[1])
+        samples = [run.samples_us[: len(sound[0])], run.samples_us[len(sound[0]) :]]
+    else:  # other inputs: one race after the other
+        samples = [
+            place.device.race(side.cell, side.cell.problem.at(**size), configs).samples_us
+            for side, configs in zip(sides, sound, strict=True)
+        ]
     best: list[int] = []
-    for side in sides:
-        timed = [n for n, c in enumerate(sound) if c[knob] == side and run.samples_us[n]]
+    for columns in samples:
+        timed = [n for n, column in enumerate(columns) if column]
         if not timed:
-            return {"skipped": f"nothing with {knob}={side} ran", "rejected": rejected}
-        best.append(min(timed, key=lambda n: run.timing(n).median_us))
-    gain = speedup(run.samples_us[best[0]], run.samples_us[best[1]])
+            return {"skipped": f"one side of {knob} did not run", "rejected": rejected}
+        best.append(min(timed, key=lambda n: timing(columns[n]).median_us))
+    old, new = (columns[n] for columns, n in zip(samples, best, strict=True))
+    gain = speedup(old, new) if together else judge_unpaired(new, old, LEAST_CHANGE).ratio
     return {
-        "without_us": run.timing(best[0]).median_us,
-        "with_us": run.timing(best[1]).median_us,
+        "without_us": timing(old).median_us,
+        "with_us": timing(new).median_us,
         "gain": round(gain.ratio, 4),
         "interval": [gain.low, gain.high],
-        "without": dict(sound[best[0]]),
-        "with": dict(sound[best[1]]),
-        "timed": len(sound),
+        "in_turns": together,
+        "without": dict(sound[0][best[0]]),
+        "with": dict(sound[1][best[1]]),
+        "timed": sum(map(len, sound)),
         "rejected": rejected,
     }
 
 
-def _favourites(
-    cell: Cell, point: Problem, knob: str, value: KnobValue, count: int
+def _sound(
+    place: Workplace, side: _Side, size: dict[str, int], rejected: list[str]
 ) -> list[Config]:
-    configs = [config for config in cell.space.legal if config[knob] == value]
-    works = [(cell.spec.work(point, config, cell.arch), config) for config in configs]
+    """The model's favourites among a side's configurations, less what fails."""
+    cell = side.cell
+    works = [
+        (cell.spec.work(cell.problem.at(**size), config, cell.arch), config)
+        for config in side.configs
+    ]
     times = guess_all_us(cell.arch, works)
-    return [configs[index] for index in times.argsort()[:count]]
+    count = _REHEARSAL_FAVOURITES if place.rehearsal else _FAVOURITES
+    wanted = [side.configs[index] for index in times.argsort()[:count]]
+    found: list[Config] = []
+    evaluations = place.builder.evaluate(cell.spec, cell.problem, wanted)
+    for config, evaluation in zip(wanted, evaluations, strict=True):
+        fault = evaluation.reason or place.device.wrong(cell, config)
+        if fault is None:
+            found.append(config)
+        else:
+            rejected.append(f"{config}: {fault}")
+    return found

@@ -91,10 +91,10 @@ class Workplace:
             shutil.make_archive(str(folder), "gztar", folder)
             shutil.rmtree(folder)
 
-    def cell(self, kernel: str, axes: str, *sizes: dict[str, int]) -> Cell:
+    def cell(self, kernel: str, axes: str, *sizes: dict[str, int], variants: bool = False) -> Cell:
         """A cell of a kernel, judged at these sizes."""
         spec = load_kernel(kernel)
-        found = Cell(spec, self.arch, spec.problem_type.parse(axes))
+        found = Cell(spec, self.arch, spec.problem_type.parse(axes), variants=variants)
         if sizes:
             found.points = tuple(found.problem.at(**size) for size in sizes)
         return found

@@ -56,6 +56,8 @@ RUN = ("run", "--gpu", "a100", "--kernel", DECODE)
         (("show", DECODE, "--gpu", "a1000"), GPUS),
         (("show", "decode", "--gpu", "a100"), KERNELS),
         (("show", DECODE, "--gpu", "a100", "--problem", "dtype=int3"), ("bf16", "fp16", "fp32")),
+        (("show", "fused_mlp", "--gpu", "a100", "--knobs", "lod=pointer"), ("load", "block_m")),
+        (("show", "fused_mlp", "--gpu", "a100", "--knobs", "load=tma"), ("pointer", "descriptor")),
         (
             ("show", DECODE, "--gpu", "a100", "--problem", "batch=3"),
             DecodeProblem.axis_names(),
@@ -97,6 +99,8 @@ def test_unknown_names_exit_2_and_list_the_choices(
         (("show", DECODE, "--gpu", "a100", "--problem", "head_dim"), "axis=value"),
         (("show", DECODE, "--gpu", "a100", "--problem", "block_size=0"), "block_size=0"),
         (("show", DECODE, "--gpu", "a100", "--problem", "block_size=17"), "nothing is legal"),
+        (("show", "fused_mlp", "--gpu", "a100", "--knobs", "load"), "knob=value"),
+        (("show", "fused_mlp", "--gpu", "a100", "--knobs", "load=descriptor"), "no copy engine"),
         (("verify", "--problem", "m=1"), "--problem needs exactly one --kernel"),
         ((), "COMMAND"),
     ],
@@ -228,6 +232,16 @@ def test_show_one_problem(folders: Folders, capsys: pytest.CaptureFixture[str]) 
     assert autotune("show", DECODE, "--gpu", "h100", "--problem", "num_seqs=2", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["tier"], document["selection"]) == ("default", None)
+
+
+def test_show_with_other_knobs(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("show", "fused_mlp", "--gpu", "h100", "--json")
+    assert autotune(*words, "--knobs", "load=descriptor,flatten=false,num_warps=8") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["config"]["load"] == "descriptor"
+    assert document["config"]["num_warps"] == 8
+    assert "flatten" not in document["config"], "plain"
+    assert document["source"].endswith("changed by --knobs")
 
 
 def test_show_source_is_a_module(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,35 @@
+"""How the sums over ranges of K come together, as a knob of every template that splits K."""
+
+from __future__ import annotations
+
+from autotune.arch import GpuArch
+from autotune.space import Constraint, Knob
+
+REDUCTION = Knob(
+    "reduction",
+    ("workspace", "atomic"),
+    "fp32 sums added in order by a second kernel, or sums added to the output as they come",
+    ordered=False,
+    unrepeatable=("atomic",),
+)
+
+
+def adds_atomically(dtype: str, arch: GpuArch) -> bool:
+    """Whether the GPU adds numbers of this type to memory: NVIDIA bf16 only from sm_90 on."""
+    return dtype != "bf16" or arch.vendor == "amd" or arch.capability >= 90
+
+
+def reduction_rules(kind: str, dtype: str, arch: GpuArch) -> tuple[Constraint, ...]:
+    """Constraints of `REDUCTION`, where the knob `kind` has the value "split_k" for ranges of K."""
+    return (
+        Constraint(
+            "only ranges of K are added up",
+            (kind, "reduction"),
+            lambda value, reduction: reduction == "workspace" or value == "split_k",
+        ),
+        Constraint(
+            f"{arch.target} adds no {dtype} to memory atomically",
+            ("reduction",),
+            lambda reduction: reduction == "workspace" or adds_atomically(dtype, arch),
+        ),
+    )
