@@ -27,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "unit"))
 
+from fleet_log import holders, logged, read_log, takeovers
 from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_templates
 
 from autotune.arch import lookup
@@ -39,7 +40,6 @@ from autotune.records import Evaluation
 from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
 from autotune.search.leases import EVALUATION, LEASE
-from autotune.search.ledger import Asked, Ledger
 from autotune.search.shared import SharedStorage
 from autotune.shared_search import Task
 from autotune.tune import SearchOptions, study_name, tune
@@ -91,35 +91,6 @@ def toy_verdict(config: Any) -> Evaluation:
     return sound(config)
 
 
-def write_log(path: Path, *words: object) -> None:
-    """Append a line at once; a killed writer leaves whole lines."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, (" ".join(map(str, words)) + "\n").encode())
-    os.close(handle)
-
-
-def logged(log: Path) -> None:
-    """Let this process's ledgers log leases before, and evaluations and ends after they stand.
-
-    Both happen in the worker's turn, so the log has them in the order in which they took place.
-    """
-    note, tell = Ledger.note, Ledger.tell
-
-    def noting(self: Ledger, number: int, name: str, fact: Any) -> None:
-        trial = f"{self._study.study_name}:{number}"
-        if name == LEASE and fact is not None:
-            write_log(log, LEASE, trial, os.getpid())
-        note(self, number, name, fact)
-        if name == EVALUATION:
-            write_log(log, EVALUATION, trial, os.getpid())
-
-    def telling(self: Ledger, asked: Asked, *words: Any, **facts: Any) -> None:
-        tell(self, asked, *words, **facts)
-        write_log(log, "told", f"{self._study.study_name}:{asked.number}", os.getpid())
-
-    Ledger.note, Ledger.tell = noting, telling  # type: ignore[method-assign]
-
-
 def start_worker(plan: Plan, templates: TemplateFolder, folder: Path, number: int) -> int:
     """Fork a worker; what has been imported need not be imported again."""
     child = os.fork()
@@ -145,35 +116,6 @@ def start_worker(plan: Plan, templates: TemplateFolder, folder: Path, number: in
         if code and (error := sys.exc_info()[1]):
             sys.excepthook(type(error), error, error.__traceback__)
         os._exit(code)
-
-
-def read_log(log: Path) -> list[tuple[str, str, int]]:
-    """Event, trial and process of every line, in the order in which they took place."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    words = [line.split() for line in lines]
-    return [(event, trial, int(process)) for event, trial, process in words]
-
-
-def holders(log: Path) -> dict[str, int]:
-    """Process that holds each trial that is leased and not evaluated."""
-    held: dict[str, int] = {}
-    for event, trial, process in read_log(log):
-        if event == LEASE:
-            held[trial] = process
-        elif event == EVALUATION:
-            held.pop(trial, None)
-    return held
-
-
-def takeovers(log: Path, killed: Sequence[int]) -> int:
-    """How many leases that a killed process held went to another."""
-    held: dict[str, int] = {}
-    count = 0
-    for event, trial, process in read_log(log):
-        if event == LEASE:
-            count += held.get(trial) in killed
-            held[trial] = process
-    return count
 
 
 def run_fleet(plan: Plan, templates: TemplateFolder, folder: Path) -> tuple[list[int], list[int]]:
