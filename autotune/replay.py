@@ -86,12 +86,13 @@ def search_once(
         name=space.name,
         identity={},
         candidates=candidates,
-        seeds=starts,
+        seeds=(),
         sampler=sampler,
         seed=seed,
         trials=options.evals,
         resume=False,
         batch_size=options.batch_size,
+        foreign=starts,
     )
     asked: list[int] = []
     while batch := ledger.next_batch():

@@ -122,6 +122,9 @@ def _obstacle(baseline: Recording, candidate: Recording, least: float) -> str | 
     for name in baseline.samples.keys() & candidate.samples.keys():
         if _CANARY in name:
             told = judge_unpaired(baseline.samples[name], candidate.samples[name], least)
+            took = f"{told.ratio.ratio:.2f}x [{told.ratio.low:.2f}, {told.ratio.high:.2f}]"
+            if told.verdict is Verdict.AMBIGUOUS:
+                return f"the machine was too busy to tell anything: {name} took {took}"
             if told.verdict is not Verdict.SAME:
-                return f"the machine changed speed: {name} took {told.ratio.ratio:.2f}x"
+                return f"the machine changed speed: {name} took {took}"
     return None

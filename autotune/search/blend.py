@@ -45,7 +45,7 @@ class BlendModel:
     def pick(self, history: History, number: int, rng: np.random.Generator) -> int:
         """Index of an unseen configuration for trial `number`.
 
-        Warm starts are no substitute for looking around: they do not count as start-up.
+        What was chosen before the search is no substitute for looking around: it is no start-up.
         """
         own = len(history.indices) + len(history.batch) - history.seeded
         if own < self._startup or history.best is None:

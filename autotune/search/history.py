@@ -21,7 +21,7 @@ class History:
     """Configurations already picked in this batch."""
     batch_start: int
     seeded: int = 0
-    """How many of those judged or in the batch somebody else had chosen: warm starts, a default."""
+    """How many of those judged or in the batch were chosen before the search, like a default."""
 
     @property
     def best(self) -> int | None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from autotune.errors import StorageError, UsageError
 from autotune.search.candidates import Candidates
 from autotune.search.journal import Journal, repair_journal
-from autotune.search.samplers import make_sampler
+from autotune.search.samplers import FOREIGN, make_sampler
 from autotune.space import Config
 
 Storage = BaseStorage
@@ -58,11 +58,13 @@ class Ledger:
         trials: int,
         resume: bool,
         batch_size: int = BATCH_SIZE,
+        foreign: Sequence[Config] = (),
     ) -> Ledger:
         """Open or create the study `name`.
 
         `identity` says what the study depends on; a study of another identity, or any when not
-        resuming, is deleted first. `seeds` are tried before the sampler is asked.
+        resuming, is deleted first. `seeds` are tried before the sampler is asked, and before them
+        `foreign` ones, another GPU's best: tried, and not learned from.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         known = optuna.get_all_study_names(storage)
@@ -80,7 +82,11 @@ class Ledger:
         study.set_user_attr("identity", dict(identity))
         ledger = cls(study, candidates, trials, batch_size)
         # Some are there already if a run was killed at this place.
-        for config in list(dict.fromkeys(seeds))[: ledger.total_trials]:
+        borrowed = list(dict.fromkeys(foreign))[: ledger.total_trials // 2]
+        for config in borrowed:
+            study.enqueue_trial(dict(config), user_attrs={FOREIGN: True}, skip_if_exists=True)
+        own = [config for config in dict.fromkeys(seeds) if config not in set(borrowed)]
+        for config in own[: ledger.total_trials - len(borrowed)]:
             study.enqueue_trial(dict(config), skip_if_exists=True)
         return ledger
 

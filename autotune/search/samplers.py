@@ -22,6 +22,10 @@ from autotune.search.classifier import ClassifierModel
 from autotune.search.forest import ForestModel
 from autotune.search.history import History
 
+FOREIGN = "foreign"
+"""Note on a trial that was fast on another GPU. Our samplers do not ask it again, and do not learn
+from it: four early favourites keep a model in the region where the other GPU is fast."""
+
 
 class FiniteSampler(BaseSampler):
     """Base: turns "pick an index" into Optuna's sampler protocol.
@@ -82,6 +86,8 @@ class FiniteSampler(BaseSampler):
                     unseen[index] = False  # enqueued, its turn will come
                 continue
             unseen[index] = False
+            if FOREIGN in other.user_attrs:
+                continue
             seeded += "fixed_params" in other.system_attrs
             if other.number >= batch_start:
                 batch.append(index)

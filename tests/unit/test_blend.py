@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from autotune.cli import main
 from autotune.effort import DEFAULT_SAMPLER, EFFORTS, PREDICTING_SAMPLER
 from autotune.recorded import RecordedSpace
 from autotune.records import Status
-from autotune.replay import ReplayOptions, replay
+from autotune.replay import ReplayOptions, replay, search_once
 from autotune.search.blend import BlendModel
 from autotune.search.candidates import Candidates
 from autotune.search.history import History
@@ -59,7 +60,7 @@ def test_a_pick_does_not_depend_on_what_the_process_has_done_before() -> None:
     assert len(set(batch)) == 4
 
 
-def test_warm_starts_are_no_start_up() -> None:
+def test_what_was_chosen_before_is_no_start_up() -> None:
     """Eight trials of its own come first, spread, whatever it was given."""
     rng = np.random.default_rng([0, 11])
     start = spread(CANDIDATES, judged(11), 11, rng, 16)
@@ -82,6 +83,26 @@ def test_the_help_says_which_sampler_is_whose(capsys: pytest.CaptureFixture[str]
         main(["run", "--help"])
     told = " ".join(capsys.readouterr().out.split())
     assert "default blend, with --effort predict classifier" in told
+
+
+def test_another_gpus_best_are_tried_and_do_not_lead_the_search() -> None:
+    """Their times are good here, and all around them is worse than elsewhere."""
+    space = landscape("interacts")
+    candidates = Candidates(space.searched, space.configs)
+    options = ReplayOptions(evals=24, seeds=1)
+    trap = [c for c in space.configs if c["mode"] == "a" and c["tile"] == 64][:4]
+    asked = search_once(space, candidates, "blend", 0, options, trap)
+    assert [candidates.configs[index] for index in asked[:4]] == trap
+    assert len(set(asked)) == 24
+    fast = replace(
+        space,
+        times_us=tuple(
+            1.0 if c in trap else t for c, t in zip(space.configs, space.times_us, strict=True)
+        ),
+    )
+    assert search_once(fast, candidates, "blend", 0, options, trap) == asked, (
+        "their times were looked at"
+    )
 
 
 def landscape(kind: str) -> RecordedSpace:
