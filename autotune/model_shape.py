@@ -61,6 +61,12 @@ class ModelShape:
     """Of weights and activations: "bf16", "fp16" or "fp32"."""
     gated: bool = True
     """Whether the MLP is down(activation(gate(x)) * up(x)) rather than down(activation(up(x)))."""
+    alibi: bool = False
+    """Whether positions enter as a slope on the attention scores."""
+    kv_dtype: str = "auto"
+    """Of the KV cache where an engine quantises it: "int8" or "fp8"; "auto" for `dtype`."""
+    kv_scale: str = "head"
+    """What a quantised cache keeps a scale for: a "head", or each "token" of it."""
 
     def __post_init__(self) -> None:
         assert self.num_heads % self.num_kv_heads == 0, "query heads do not divide into KV groups"
@@ -212,6 +218,7 @@ def _from_config(fields: JsonFields, name: str) -> ModelShape:
         attention_scale=_attention_scale(fields, head_dim),
         dtype=dtype or fields.choice(("dtype", "torch_dtype"), _DTYPES) or "bf16",
         gated=not gpt2_names and fields.values.get("model_type") not in _UNGATED,
+        alibi=fields.flag("alibi", default=False),
     )
 
 

@@ -34,6 +34,8 @@ _SUM_INSTRUCTIONS = 6.0
 """Of one lane per weight of a sum outside of the matrix unit, as compiled for sm_80 and gfx942."""
 _LOAD_INSTRUCTIONS = {"scalar": 4.0, "pages": 5.0, "gather": 8.0}
 """Of one lane per 16 bytes of keys and values, by page lookup."""
+_CONVERT_INSTRUCTIONS = {"cast": 2.5, "bits": 6.5}
+"""Of one lane per number of an int8 or fp8 cache, as compiled for sm_80 and sm_90."""
 
 Candidate = tuple[Sequence[Work], Config]
 """Works of all entry points, and the configuration that they are of."""
@@ -124,9 +126,15 @@ def _estimate(
         ahead = _array([bool(config.get("prefetch", False)) for config in configs]) > 0
         buffers = np.where(ahead, tiles.stages - 1, (tiles.stages - 1) // 2)
         buffers = np.where(tiles.stages > 1, np.maximum(1.0, buffers), 0.0)
-        dim = step_bytes / (2 * tiles.cols * size)
         loads = [_LOAD_INSTRUCTIONS[str(config.get("lookup", "gather"))] for config in configs]
-        return estimate_attention(tiles, dim, buffers, arch, _array(loads))
+        stored = works[0].stored_bytes or size
+        dim = step_bytes / (2 * tiles.cols * stored)
+        if stored == size:
+            return estimate_attention(tiles, dim, buffers, arch, _array(loads))
+        converts = [_CONVERT_INSTRUCTIONS[str(c.get("fp8_decode", "cast"))] for c in configs]
+        return estimate_attention(
+            tiles, dim, buffers, arch, _array(loads), stored, _array(converts)
+        )
     if kind == "gemm":
         return estimate_gemm(tiles, arch, size)
     # Packed weights are on the M side where operands are swapped; the estimate wants them on N's.

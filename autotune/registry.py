@@ -186,10 +186,12 @@ class TunedKernels:
     def block_sizes(self, kernel: str, exact: Mapping[str, Any]) -> BlockSizeTimes | None:
         """Compare the KV block sizes tuned on this GPU, for the other exact axes given.
 
+        Axes that `exact` leaves out are at their defaults.
         Measured times are not compared with predicted ones: where there are any, block sizes
         without are left out. None if nothing was tuned, or at no common point.
         """
-        wanted = {name: value for name, value in exact.items() if name != "block_size"}
+        asked = load_kernel(kernel).problem_type.from_axes(exact)
+        wanted = {k: v for k, v in asked.exact_axes().items() if k != "block_size"}
         found = [
             selection
             for gpu, selection in self._selections[kernel]

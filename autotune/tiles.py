@@ -126,17 +126,24 @@ def estimate_gemm(
 
 
 def estimate_attention(
-    t: Tiles, dim: Array | float, buffers: Array, arch: GpuArch, load_instructions: Array | float
+    t: Tiles,
+    dim: Array | float,
+    buffers: Array,
+    arch: GpuArch,
+    load_instructions: Array | float,
+    stored_bytes: float = 2.0,
+    convert_instructions: Array | float = 0.0,
 ) -> Estimate:
     """Facts of an attention loop: `t.rows` queries, `t.cols` keys of `dim` elements of 16 bits.
 
     `buffers` are the tiles of keys and values in flight, 0 where every iteration waits for its own;
-    a lane takes `load_instructions` to find and copy 16 bytes.
+    a lane takes `load_instructions` to find and copy 16 bytes. In memory an element of keys and
+    values has `stored_bytes`; a lane takes `convert_instructions` to make 16 bits of it.
     """
     amd = arch.vendor == "amd"
     lanes, warp_bytes = t.warps * arch.warp_size, float(_LANE_BYTES * arch.warp_size)
     wide = has_warp_groups(t.rows, t.warps, arch)
-    kv_tile, q_tile = 4.0 * t.cols * dim, 2.0 * t.rows * dim
+    kv_tile, q_tile = 2.0 * stored_bytes * t.cols * dim, 2.0 * t.rows * dim
     piped = buffers > 0
     shared = np.maximum(1.0, buffers) * kv_tile + np.where(wide, q_tile, 0.0)
     if amd:
@@ -159,6 +166,8 @@ def estimate_attention(
         + _SCORE_INSTRUCTIONS * t.rows * t.cols / arch.warp_size
         + t.rows * dim / arch.warp_size
     )
+    # Warps that go along rows convert every element each; a warp group shares one conversion.
+    converted = 2 * t.cols * dim * np.where(wide, 1.0, down) / lanes
     return Estimate(
         registers=registers,
         shared_bytes=shared,
@@ -166,7 +175,7 @@ def estimate_attention(
         matrix_class=np.where(wide, WARP_GROUP, WARP_LEVEL),
         shared_step_bytes=read + kv_tile,
         instructions=per_program / t.warps + 2 * _BASE_INSTRUCTIONS,
-        unpack=np.zeros_like(t.rows),
+        unpack=convert_instructions * converted,
         depth=buffers,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from autotune.errors import NoDeviceError, UnknownChoiceError, UsageError
 from autotune.files import require_writable
 from autotune.kernels import COMPANIONS, KERNELS, load_kernel, searched_kernels
 from autotune.kernels.dtypes import FLOAT_DTYPES
+from autotune.kernels.paged_attention import KV_DTYPES, KV_SCALES
 from autotune.model_shape import PRESETS, ModelShape, load
 from autotune.paths import results_target
 from autotune.results import ResultsStore
@@ -52,6 +54,18 @@ def add_cell_arguments(parser: argparse.ArgumentParser) -> None:
         help="KV block sizes in tokens (default 16,32,64,128)",
     )
     add("--dtype", choices=FLOAT_DTYPES, help="activations (default: the model's)")
+    add(
+        "--kv-dtype",
+        choices=KV_DTYPES,
+        default="auto",
+        help="KV cache of the attention kernels (default auto: as the activations)",
+    )
+    add(
+        "--kv-scale",
+        choices=KV_SCALES,
+        default="head",
+        help="what an int8 or fp8 cache has scales for (default head)",
+    )
     add(
         "--effort",
         choices=tuple(EFFORTS),
@@ -110,6 +124,7 @@ def chosen_cells(options: argparse.Namespace, arch: GpuArch) -> tuple[ModelShape
     if options.sampler is not None and options.sampler not in SAMPLERS:
         raise UnknownChoiceError("sampler", options.sampler, SAMPLERS)
     shape = load(options.model)
+    shape = dataclasses.replace(shape, kv_dtype=options.kv_dtype, kv_scale=options.kv_scale)
     if options.tensor_parallel > 1:
         shape = shape.tensor_parallel(options.tensor_parallel)
     cells = [

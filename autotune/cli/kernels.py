@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from autotune.arch import GPUS, lookup
@@ -32,7 +33,7 @@ def handle(options: argparse.Namespace) -> int:
         problem = spec.problem_type()
         space = spec.space(problem, arch)
         axes = [
-            (axis.name, axis.metadata["kind"], str(axis.default), axis.metadata["meaning"])
+            (axis.name, axis.metadata["kind"], str(axis.default), _meaning(axis.metadata))
             for axis in dataclasses.fields(problem)
         ]
         if options.json:
@@ -75,6 +76,11 @@ def _knob_json(knob: Knob) -> dict[str, Any]:
         "host": knob.host,
         "meaning": knob.meaning,
     }
+
+
+def _meaning(axis: Mapping[str, Any]) -> str:
+    choices = ", ".join(map(str, axis["choices"]))
+    return f"{axis['meaning']} ({choices})" if choices else str(axis["meaning"])
 
 
 def _knob_row(knob: Knob) -> tuple[str, str, str]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   autotune run --gpu a100                           the default model's shapes
   autotune run --gpu h100 --model qwen3-8b --kernel paged_attention_decode --block-size 16,64
+  autotune run --gpu h100 --kernel paged_attention_decode --kv-dtype fp8 --kv-scale token
   autotune run --gpu mi300x --model ./my-model/config.json --trials 64 --seed 1
   autotune run --kernel fused_mlp --peers --peer mine.py:gate_up   race the winners against others
   autotune run --effort exhaustive --record spaces --budget 600    keep every time, for replay

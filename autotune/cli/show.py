@@ -27,6 +27,7 @@ from autotune.space import KnobValue
 EXAMPLES = """examples:
   autotune show paged_attention_decode --gpu a100           all selections, and why
   autotune show paged_attention_decode --gpu a100 --problem block_size=64,num_seqs=8
+  autotune show paged_attention_decode --gpu a100 --problem kv_dtype=int8,sinks=true --source
   autotune show fused_mlp --gpu h100 --facts                registers, spills, occupancy, loop
   autotune show fused_mlp --gpu h100 --problem m=1024 --knobs load=descriptor --facts
   autotune show dequant_gemm --gpu mi300x --source | less   the generated Triton module"""

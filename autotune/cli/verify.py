@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   autotune verify                                   every kernel, in Triton's interpreter
   autotune verify --kernel fused_mlp --samples 25
   autotune verify --kernel paged_attention_decode --problem head_dim=80,group=5,dtype=fp16
+  autotune verify --kernel paged_attention_decode --problem kv_dtype=int8,kv_scale=token,dtype=fp16
   autotune verify --backend gpu --jobs 8            on the GPU of this machine, bf16 and fp16"""
 
 
@@ -104,7 +105,8 @@ def _failure(verdict: Verdict) -> str:
 def _report(verdicts: Sequence[Verdict], seconds: float, as_json: bool) -> int:
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        dtype = str(verdict.case.problem.exact_axes()["dtype"])
+        axes = verdict.case.problem.named_axes()
+        dtype = "/".join(str(axes[name]) for name in ("dtype", "kv_dtype") if name in axes)
         groups.setdefault((verdict.case.spec.name, dtype), []).append(verdict)
     summary = [_summary(kernel, dtype, groups[kernel, dtype]) for kernel, dtype in sorted(groups)]
     failed = sum(int(row["failed"]) for row in summary)

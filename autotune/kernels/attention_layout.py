@@ -22,6 +22,8 @@ class AttentionLayout:
     arch: GpuArch
     dtype: str
     head_dim: int
+    kv_bytes: int | None = None
+    """Bytes of a number of the cache; None for those of `dtype`, which take no converting."""
 
     @property
     def padded(self) -> int:
@@ -68,12 +70,16 @@ class AttentionLayout:
         heads the chain of addresses and takes a stage of its own.
         """
         row_bytes = self.padded * DTYPE_BYTES[self.dtype]
+        kv_row_bytes = self.padded * (self.kv_bytes or DTYPE_BYTES[self.dtype])
         if self.arch.vendor == "amd":  # queries stay in registers; warps exchange through the rest
             depth = stages - 1 if prefetch else stages // 2
-            return 2 * depth * tile * row_bytes + 64 * warps
+            return 2 * depth * tile * kv_row_bytes + 64 * warps
         depth = stages - 1 if prefetch else min(stages - 1, 1)
         buffers = depth + 1 if self.warp_group(rows, warps) else max(1, depth)
-        return (rows + 2 * buffers * tile) * row_bytes
+        # A warp group reads what was converted from shared memory again.
+        converted = self.kv_bytes not in (None, DTYPE_BYTES[self.dtype])
+        again = tile * row_bytes if converted and self.warp_group(rows, warps) else 0
+        return rows * row_bytes + 2 * buffers * tile * kv_row_bytes + again
 
     def registers_fit(self, rows: int, tile: int, warps: int) -> bool:
         """Whether accumulator, scores, weights and queries leave a thread enough registers.

@@ -3,29 +3,82 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from autotune.kernels.dtypes import ACCUMULATION_ERROR, FLOAT_DTYPES, MACHINE_EPSILON
-from autotune.kernels.paged_cache import PagedCache, make_paged_cache, random_paged_cache
+from autotune.errors import UsageError
+from autotune.kernels.dtypes import ACCUMULATION_ERROR, DTYPE_BYTES, FLOAT_DTYPES, MACHINE_EPSILON
+from autotune.kernels.paged_cache import (
+    PagedCache,
+    attend,
+    gather_context,
+    make_paged_cache,
+    random_paged_cache,
+)
 from autotune.kernels.spec import Inputs, Tolerance
 from autotune.model_shape import ModelShape
 from autotune.problem import Problem, exact, nearest
 from autotune.space import Constraint, Knob
 
+if TYPE_CHECKING:
+    import torch
+
 P = TypeVar("P", bound="PagedAttentionProblem")
+
+KV_DTYPES = ("auto", "int8", "fp8")
+KV_SCALES = ("head", "token")
+TOKEN_SCALES_BYTES = 8
+"""Of a token's two scales, of its key and of its value, per KV head, in fp32."""
 
 
 @dataclass(frozen=True)
 class PagedAttentionProblem(Problem):
     """Attention of grouped query heads over a cache of pages."""
 
-    dtype: str = exact("bf16", "dtype of queries, cache and output", FLOAT_DTYPES)
+    dtype: str = exact("bf16", "dtype of queries and output", FLOAT_DTYPES)
     head_dim: int = exact(128, "elements per head")
     group: int = exact(4, "query heads per KV head")
     block_size: int = exact(16, "tokens per KV page")
     window: int = exact(0, "sliding window in tokens, 0 for none")
     softcap: float = exact(0.0, "cap on the logits, 0 for none")
+    kv_dtype: str = exact(
+        "auto",
+        "dtype of the cache: that of queries, int8, or fp8 (e4m3fn)",
+        KV_DTYPES,
+        optional=True,
+    )
+    kv_scale: str = exact(
+        "head", "what has a scale in an int8 or fp8 cache", KV_SCALES, optional=True
+    )
+    alibi: bool = exact(False, "logits have slope * distance added", optional=True)
+    sinks: bool = exact(False, "heads have a sink: a logit without a value", optional=True)
     num_kv_heads: int = nearest(8, "KV heads on this device")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kv_dtype == "auto" and self.kv_scale != "head":
+            raise UsageError(f"kv_scale={self.kv_scale} needs kv_dtype=int8 or kv_dtype=fp8")
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the cache holds codes and scales."""
+        return self.kv_dtype != "auto"
+
+    @property
+    def kv_number_bytes(self) -> int:
+        """Bytes of one number of the cache."""
+        return DTYPE_BYTES[self.kv_dtype if self.quantised else self.dtype]
+
+    @property
+    def token_bytes(self) -> float:
+        """Bytes of a token's key and value in the cache, of one KV head, scales included."""
+        scales = TOKEN_SCALES_BYTES if self.quantised and self.kv_scale == "token" else 0
+        return 2.0 * self.head_dim * self.kv_number_bytes + scales
+
+    @property
+    def head_scales_bytes(self) -> float:
+        """Bytes of scales that do not grow with the context."""
+        per_head = self.quantised and self.kv_scale == "head"
+        return 8.0 * self.num_kv_heads if per_head else 0.0
 
 
 def cells(
@@ -40,6 +93,9 @@ def cells(
             block_size=block_size,
             window=shape.sliding_window or 0,
             softcap=shape.softcap or 0.0,
+            kv_dtype=shape.kv_dtype,
+            kv_scale=shape.kv_scale,
+            alibi=shape.alibi,
             num_kv_heads=shape.num_kv_heads,
         )
         for block_size in block_sizes
@@ -102,7 +158,7 @@ def poisoned_cache(
         seed,
         device,
     )
-    return _cache_inputs(problem, cache)
+    return _cache_inputs(problem, cache, seed)
 
 
 def full_cache(
@@ -119,13 +175,52 @@ def full_cache(
         seed,
         device,
     )
-    return _cache_inputs(problem, cache)
+    return _cache_inputs(problem, cache, seed)
 
 
-def _cache_inputs(problem: PagedAttentionProblem, cache: PagedCache) -> Inputs:
-    return {
+def _cache_inputs(problem: PagedAttentionProblem, cache: PagedCache, seed: int) -> Inputs:
+    import torch
+
+    cache = cache.quantised(problem.kv_dtype, problem.kv_scale)
+    inputs: Inputs = {
         "k_cache": cache.k,
         "v_cache": cache.v,
         "block_tables": cache.block_tables,
         "scale": problem.head_dim**-0.5,
     }
+    if problem.quantised:
+        inputs |= {"k_scale": cache.k_scale, "v_scale": cache.v_scale}
+    heads = problem.num_kv_heads * problem.group
+    if problem.alibi:  # the paper's slopes, for a number of heads that is a power of two
+        slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1, dtype=torch.float32) / heads)
+        inputs["alibi_slopes"] = slopes.to(cache.k.device)
+    if problem.sinks:  # one that takes most of the weight, and some that take little
+        drawn = torch.randn(heads, generator=torch.Generator().manual_seed(seed + 1))
+        drawn[0] = 6.0
+        inputs["sinks"] = drawn.to(cache.k.device)
+    return inputs
+
+
+def attend_in_cache(
+    problem: PagedAttentionProblem, inputs: Inputs, seq: int, q: torch.Tensor, seen: int
+) -> torch.Tensor:
+    """Answer in fp64 of queries q [query_len, num_heads, head_dim], the newest of `seen` tokens."""
+    k, v = (
+        gather_context(
+            inputs[f"{name}_cache"],
+            inputs["block_tables"][seq],
+            seen,
+            inputs.get(f"{name}_scale"),
+        )
+        for name in ("k", "v")
+    )
+    return attend(
+        q,
+        k,
+        v,
+        inputs["scale"],
+        problem.window,
+        problem.softcap,
+        inputs.get("alibi_slopes"),
+        inputs.get("sinks"),
+    )

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from autotune.arch import GpuArch
 from autotune.kernels import paged_attention_decode_problem
 from autotune.kernels.amd_options import amd_knobs, compile_options
+from autotune.kernels.attention_variants import (
+    decode_constraints,
+    decode_knobs,
+    default_decode,
+    variant_values,
+)
 from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
 from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
@@ -31,7 +37,7 @@ class PagedAttentionDecode:
     def space(self, problem: DecodeProblem, arch: GpuArch) -> SearchSpace:
         """Tile, page lookup, prefetch, loop form, split, warps and pipeline stages."""
         block, padded = problem.block_size, next_power_of_2(problem.head_dim)
-        kv_bytes = 2 * padded * DTYPE_BYTES[problem.dtype]
+        kv_bytes = 2 * padded * problem.kv_number_bytes
         rows = max(16, next_power_of_2(problem.group))
         knobs = (
             Knob("variant", ("unsplit", "split"), "one pass, or ranges merged by a second kernel"),
@@ -39,9 +45,11 @@ class PagedAttentionDecode:
             Knob("num_warps", (1, 2, 4, 8), "warps per program"),
             Knob("num_stages", (1, 2, 3, 4, 5), "software pipeline depth"),
             Knob("num_splits", (1, 2, 4, 8, 16, 32, 64), "ranges of the context", host=True),
+            *decode_knobs(problem),
         )
         constraints = (
             *paging_constraints(block),
+            *decode_constraints(problem, arch),
             Constraint(
                 "each warp needs eight keys of a tile",
                 ("tile", "num_warps"),
@@ -97,6 +105,7 @@ class PagedAttentionDecode:
                 "num_warps": 4,
                 "num_stages": 3,
                 "num_splits": splits,
+                **default_decode(problem, arch),
             }
         )
 
@@ -108,6 +117,7 @@ class PagedAttentionDecode:
             "group_padded": max(16, next_power_of_2(problem.group)),
             "dot_precision": dot_precision(problem.dtype),
             "entry": f"paged_attention_decode_{config['variant']}",
+            **variant_values(problem, config),
         }
 
     def work(self, problem: DecodeProblem, config: Config, arch: GpuArch) -> tuple[Work, ...]:
@@ -120,7 +130,7 @@ class PagedAttentionDecode:
         pairs = problem.num_seqs * problem.num_kv_heads
         padded = next_power_of_2(problem.head_dim)
         rows = max(16, next_power_of_2(problem.group))
-        kv_bytes = 2.0 * pairs * seen * problem.head_dim * size
+        kv_bytes = pairs * seen * problem.token_bytes + problem.head_scales_bytes
         q_bytes = 1.0 * pairs * problem.group * problem.head_dim * size
         partial_bytes = 4.0 * pairs * problem.group * splits * (padded + 2) if splits > 1 else 0.0
         main = Work(
@@ -132,8 +142,9 @@ class PagedAttentionDecode:
             matrix_dtype=problem.dtype,
             dram_bytes=kv_bytes + q_bytes + (0.0 if splits > 1 else q_bytes),
             l2_bytes=kv_bytes + q_bytes * (splits + 1) + partial_bytes,
-            step_bytes=2.0 * tile * problem.head_dim * size,
+            step_bytes=tile * problem.token_bytes,
             tile=(rows, tile, 64),
+            stored_bytes=problem.kv_number_bytes if problem.quantised else None,
         )
         if splits == 1:
             return (main,)
@@ -157,10 +168,10 @@ class PagedAttentionDecode:
 
     def min_bytes(self, problem: DecodeProblem) -> float:
         """Keys and values once; queries in, outputs out."""
-        size = DTYPE_BYTES[problem.dtype]
-        kv = 2.0 * problem.num_kv_heads * problem.tokens_seen
-        q_and_out = 2.0 * problem.num_kv_heads * problem.group
-        return problem.num_seqs * problem.head_dim * size * (kv + q_and_out)
+        kv = problem.num_kv_heads * problem.tokens_seen * problem.token_bytes
+        q_and_out = 2.0 * problem.num_kv_heads * problem.group * problem.head_dim
+        q_and_out *= DTYPE_BYTES[problem.dtype]
+        return problem.num_seqs * (kv + q_and_out) + problem.head_scales_bytes
 
     def expected_mma(self, problem: DecodeProblem, config: Config, arch: GpuArch) -> str | None:
         """Sixteen rows are warp-level matrix instructions everywhere."""

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from autotune.kernels.dtypes import torch_dtype
-from autotune.kernels.paged_attention import PagedAttentionProblem, full_cache, poisoned_cache
-from autotune.kernels.paged_cache import attend, gather_context
+from autotune.kernels.paged_attention import (
+    PagedAttentionProblem,
+    attend_in_cache,
+    full_cache,
+    poisoned_cache,
+)
 from autotune.kernels.spec import Inputs
 from autotune.problem import AxisValue, nearest
 
@@ -46,7 +50,15 @@ def hard_problems() -> list[DecodeProblem]:
         {"group": 2, "head_dim": 64, "block_size": 16, "window": 33},
         {"group": 4, "head_dim": 128, "block_size": 32, "window": 64, "softcap": 50.0},
         {"group": 2, "head_dim": 128, "block_size": 16, "softcap": 1.5},
-    ]
+        {"group": 4, "head_dim": 128, "block_size": 16, "kv_dtype": "int8"},
+        {"group": 5, "head_dim": 80, "block_size": 32, "kv_dtype": "int8", "kv_scale": "token"},
+        {"group": 8, "head_dim": 64, "block_size": 64, "kv_dtype": "fp8", "sinks": True},
+        {"group": 1, "head_dim": 256, "block_size": 16, "kv_dtype": "fp8", "kv_scale": "token"},
+        {"group": 7, "head_dim": 96, "block_size": 16, "alibi": True},
+        {"group": 4, "head_dim": 128, "block_size": 256, "sinks": True, "window": 40},
+        {"group": 4, "head_dim": 64, "block_size": 128, "kv_dtype": "int8", "kv_scale": "token",
+         "window": 33, "softcap": 2.0, "alibi": True, "sinks": True},
+    ]  # fmt: skip
     return [
         type(base).from_axes(base.exact_axes() | base.nearest_axes() | shape | {"dtype": dtype})
         for dtype, base in (("fp16", fp16), ("fp32", fp32))
@@ -96,11 +108,10 @@ def reference(problem: DecodeProblem, inputs: Inputs) -> torch.Tensor:
     """Sequence by sequence, in fp64: [num_seqs, num_heads, head_dim]."""
     import torch
 
-    rows = []
-    for seq, length in enumerate(inputs["context_lens"].tolist()):
-        table = inputs["block_tables"][seq]
-        k = gather_context(inputs["k_cache"], table, length)
-        v = gather_context(inputs["v_cache"], table, length)
-        q = inputs["q"][seq : seq + 1]
-        rows.append(attend(q, k, v, inputs["scale"], problem.window, problem.softcap))
-    return torch.cat(rows)
+    q = inputs["q"]
+    return torch.cat(
+        [
+            attend_in_cache(problem, inputs, seq, q[seq : seq + 1], length)
+            for seq, length in enumerate(inputs["context_lens"].tolist())
+        ]
+    )

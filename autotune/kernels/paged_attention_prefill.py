@@ -10,6 +10,12 @@ from autotune.arch import GpuArch
 from autotune.kernels import paged_attention_prefill_problem
 from autotune.kernels.amd_options import amd_knobs, compile_options
 from autotune.kernels.attention_layout import AttentionLayout
+from autotune.kernels.attention_variants import (
+    decode_constraints,
+    decode_knobs,
+    default_decode,
+    variant_values,
+)
 from autotune.kernels.causal_walk import CausalWalk, pairs_seen
 from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
 from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
@@ -31,7 +37,7 @@ class PagedAttentionPrefill:
 
     def space(self, problem: PrefillProblem, arch: GpuArch) -> SearchSpace:
         """Rows, tile, page lookup, prefetch, loop form, warps, pipeline stages and grid order."""
-        layout = AttentionLayout(arch, problem.dtype, problem.head_dim)
+        layout = AttentionLayout(arch, problem.dtype, problem.head_dim, problem.kv_number_bytes)
         knobs = (
             Knob("block_m", (16, 32, 64, 128), "rows per program: query tokens times group"),
             *PAGING_KNOBS,
@@ -45,6 +51,7 @@ class PagedAttentionPrefill:
                 ordered=False,
                 host=True,
             ),
+            *decode_knobs(problem),
         )
         constraints = (
             Constraint(
@@ -53,6 +60,7 @@ class PagedAttentionPrefill:
                 lambda rows: rows >= problem.group,
             ),
             *paging_constraints(problem.block_size),
+            *decode_constraints(problem, arch),
             Constraint(
                 "warps beyond one per 16 rows repeat rows, or have fewer than 8 keys each",
                 ("block_m", "tile", "num_warps"),
@@ -90,7 +98,7 @@ class PagedAttentionPrefill:
         wanted = next_power_of_2(problem.query_len * problem.group)
         most_rows = 64 if problem.head_dim <= 128 else 32
         rows = max(16, min(most_rows, wanted), next_power_of_2(problem.group))
-        layout = AttentionLayout(arch, problem.dtype, problem.head_dim)
+        layout = AttentionLayout(arch, problem.dtype, problem.head_dim, problem.kv_number_bytes)
         return self.space(problem, arch).closest(
             {
                 "block_m": rows,
@@ -102,6 +110,7 @@ class PagedAttentionPrefill:
                 "num_warps": 4,
                 "num_stages": 2,
                 "order": "blocks",
+                **default_decode(problem, arch),
             }
         )
 
@@ -112,6 +121,7 @@ class PagedAttentionPrefill:
             "head_dim_padded": next_power_of_2(problem.head_dim),
             "block_q": config.number("block_m") // problem.group,
             "dot_precision": dot_precision(problem.dtype),
+            **variant_values(problem, config),
         }
 
     def work(self, problem: PrefillProblem, config: Config, arch: GpuArch) -> tuple[Work, ...]:
@@ -124,7 +134,7 @@ class PagedAttentionPrefill:
         blocks = problem.num_seqs * problem.query_len // block_q + problem.num_seqs
         grid = blocks * problem.num_kv_heads
         steps = pairs * walk.steps
-        token_bytes = 2.0 * problem.head_dim * size
+        token_bytes = problem.token_bytes
         q_and_out = 2.0 * pairs * problem.query_len * problem.group * problem.head_dim * size
         work = Work(
             entry="paged_attention_prefill",
@@ -137,6 +147,7 @@ class PagedAttentionPrefill:
             l2_bytes=pairs * walk.tokens * token_bytes + q_and_out,
             step_bytes=tile * token_bytes,
             tile=(rows, tile, 64),
+            stored_bytes=problem.kv_number_bytes if problem.quantised else None,
         )
         return (work,)
 
@@ -150,9 +161,10 @@ class PagedAttentionPrefill:
         """Keys and values that any query sees once; queries in, outputs out."""
         n, context = problem.query_len, problem.context_len
         seen = min(context, n - 1 + problem.window) if problem.window and n else context
-        kv = 2.0 * problem.num_kv_heads * (seen if n else 0)
-        q_and_out = 2.0 * problem.num_kv_heads * problem.group * n
-        return problem.num_seqs * problem.head_dim * DTYPE_BYTES[problem.dtype] * (kv + q_and_out)
+        kv = problem.num_kv_heads * (seen if n else 0) * problem.token_bytes
+        q_and_out = 2.0 * problem.num_kv_heads * problem.group * n * problem.head_dim
+        q_and_out *= DTYPE_BYTES[problem.dtype]
+        return problem.num_seqs * (kv + q_and_out) + problem.head_scales_bytes
 
     def expected_mma(self, problem: PrefillProblem, config: Config, arch: GpuArch) -> str | None:
         """64 rows and 4 warps reach the warp group's instructions; fewer do not."""
@@ -160,7 +172,7 @@ class PagedAttentionPrefill:
             return None
         if arch.vendor == "amd":
             return "mfma"
-        layout = AttentionLayout(arch, problem.dtype, problem.head_dim)
+        layout = AttentionLayout(arch, problem.dtype, problem.head_dim, problem.kv_number_bytes)
         if not layout.warp_group(config.number("block_m"), config.number("num_warps")):
             return "mma"
         return "wgmma" if arch.capability == 90 else "tcgen05"

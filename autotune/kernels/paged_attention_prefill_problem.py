@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from autotune.errors import UsageError
 from autotune.kernels.dtypes import torch_dtype
-from autotune.kernels.paged_attention import PagedAttentionProblem, full_cache, poisoned_cache
-from autotune.kernels.paged_cache import attend, gather_context
+from autotune.kernels.paged_attention import (
+    PagedAttentionProblem,
+    attend_in_cache,
+    full_cache,
+    poisoned_cache,
+)
 from autotune.kernels.spec import Inputs
 from autotune.problem import AxisValue, nearest
 
@@ -62,7 +66,16 @@ def hard_problems() -> list[PrefillProblem]:
         {"group": 2, "head_dim": 64, "block_size": 16, "window": 33},
         {"group": 4, "head_dim": 128, "block_size": 32, "window": 16, "softcap": 50.0},
         {"group": 2, "head_dim": 128, "block_size": 16, "softcap": 1.5, "window": 1},
-    ]
+        {"group": 4, "head_dim": 128, "block_size": 16, "kv_dtype": "int8"},
+        {"group": 5, "head_dim": 80, "block_size": 32, "kv_dtype": "int8", "kv_scale": "token"},
+        {"group": 8, "head_dim": 64, "block_size": 64, "kv_dtype": "fp8", "sinks": True},
+        {"group": 1, "head_dim": 256, "block_size": 16, "kv_dtype": "fp8", "kv_scale": "token",
+         "query_len": 7},
+        {"group": 7, "head_dim": 96, "block_size": 16, "alibi": True},
+        {"group": 4, "head_dim": 128, "block_size": 256, "sinks": True, "window": 40},
+        {"group": 4, "head_dim": 64, "block_size": 128, "kv_dtype": "int8", "kv_scale": "token",
+         "window": 33, "softcap": 2.0, "alibi": True, "sinks": True},
+    ]  # fmt: skip
     return [
         PrefillProblem.from_axes(sizes | shape | {"dtype": dtype})
         for dtype, chosen in (("fp16", shapes), ("fp32", shapes[1::2]))
@@ -126,20 +139,10 @@ def reference(problem: PrefillProblem, inputs: Inputs) -> torch.Tensor:
     answer = torch.ones(q.shape, dtype=torch.float64, device=q.device)
     starts = inputs["cu_query_lens"].tolist()
     for seq, length in enumerate(inputs["context_lens"].tolist()):
-        table = inputs["block_tables"][seq]
-        k = gather_context(inputs["k_cache"], table, length)
-        v = gather_context(inputs["v_cache"], table, length)
         for start in range(starts[seq], starts[seq + 1], _REFERENCE_QUERIES):
             stop = min(start + _REFERENCE_QUERIES, starts[seq + 1])
             seen = max(0, length - (starts[seq + 1] - stop))
-            answer[start:stop] = attend(
-                q[start:stop],
-                k[:seen],
-                v[:seen],
-                inputs["scale"],
-                problem.window,
-                problem.softcap,
-            )
+            answer[start:stop] = attend_in_cache(problem, inputs, seq, q[start:stop], seen)
     return answer
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autotune.kernels.dtypes import torch_dtype
+from autotune.kernels.kv_quant import quantise
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,31 @@ class PagedCache:
     k: torch.Tensor  # [num_pages, block_size, num_kv_heads, head_dim]
     v: torch.Tensor  # the same
     block_tables: torch.Tensor  # int32 [num_seqs, max_pages]
+    k_scale: torch.Tensor | None = None  # fp32, see `kv_quant`; None with a cache of plain numbers
+    v_scale: torch.Tensor | None = None
+
+    def quantised(self, kv_dtype: str, kv_scale: str) -> PagedCache:
+        """The same cache as codes and scales, poison included; itself for kv_dtype "auto".
+
+        Heads are made differently loud, and with scales per token their values, so that a wrong
+        scale shows. Scales of tokens lie by heads in memory, [num_pages, num_kv_heads, block_size]
+        transposed: what a program reads of a page is one piece.
+        """
+        if kv_dtype == "auto":
+            return self
+        import torch
+
+        _, block_size, num_kv_heads, _ = self.k.shape
+        heads = 0.5 ** (torch.arange(num_kv_heads, device=self.k.device) % 4)[:, None]
+        slots = 0.5 ** (torch.arange(block_size, device=self.k.device) % 4)[:, None, None]
+        tokens = slots if kv_scale == "token" else torch.ones_like(slots)
+        k, v = (quantise(x, kv_dtype, kv_scale) for x in (self.k * heads, self.v * heads * tokens))
+        k_scale, v_scale = k.scales, v.scales
+        if kv_scale == "token":
+            k_scale, v_scale = (
+                x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k_scale, v_scale)
+            )
+        return PagedCache(k.codes, v.codes, self.block_tables, k_scale, v_scale)
 
 
 def make_paged_cache(
@@ -87,11 +113,21 @@ def random_paged_cache(
     return PagedCache(k, v, tables)
 
 
-def gather_context(cache: torch.Tensor, table_row: torch.Tensor, length: int) -> torch.Tensor:
-    """Return the first `length` tokens of one sequence, fp64 [length, num_kv_heads, head_dim]."""
+def gather_context(
+    cache: torch.Tensor, table_row: torch.Tensor, length: int, scale: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the first `length` tokens of one sequence, fp64 [length, num_kv_heads, head_dim].
+
+    `scale` is that of a quantised cache: fp32 [num_kv_heads], or [num_pages, block_size,
+    num_kv_heads].
+    """
     block_size = cache.shape[1]
     pages = table_row[: math.ceil(length / block_size)].long()
-    return cache[pages].flatten(0, 1)[:length].double()
+    gathered = cache[pages].flatten(0, 1)[:length].double()
+    if scale is None:
+        return gathered
+    factors = scale if scale.dim() == 1 else scale[pages].flatten(0, 1)[:length]
+    return gathered * factors.double()[..., None]
 
 
 def attend(
@@ -101,6 +137,8 @@ def attend(
     scale: float,
     window: int,
     softcap: float,
+    slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Causal attention of the newest queries, in fp64: the definition, with no tricks.
 
@@ -111,6 +149,8 @@ def attend(
         scale: factor on the logits.
         window: tokens that a query sees, itself included; 0 for all.
         softcap: logits become softcap * tanh(logits / softcap); 0 for none.
+        slopes: [num_heads]; logits get slope * (key position - query position) added (ALiBi).
+        sinks: [num_heads]; a further logit per head, of a key whose value is zero.
 
     Returns:
         fp64 [query_len, num_heads, head_dim]; zeros where there is no key.
@@ -129,8 +169,14 @@ def attend(
         logits = softcap * torch.tanh(logits / softcap)
     at = torch.arange(context_len - query_len, context_len, device=q.device)[:, None]
     key_at = torch.arange(context_len, device=q.device)[None, :]
+    if slopes is not None:
+        logits = logits + slopes.double()[:, None, None] * (key_at - at)
     hidden = key_at > at
     if window:
         hidden = hidden | (key_at <= at - window)
     logits = logits.masked_fill(hidden, -math.inf)
-    return torch.einsum("hqk,khd->qhd", torch.softmax(logits, dim=-1), values)
+    if sinks is not None:
+        column = sinks.double()[:, None, None].expand(-1, query_len, 1)
+        logits = torch.cat([logits, column], dim=-1)
+    weights = torch.softmax(logits, dim=-1)[..., :context_len]
+    return torch.einsum("hqk,khd->qhd", weights, values)

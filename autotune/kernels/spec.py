@@ -52,6 +52,8 @@ class Work:
     tile: tuple[int, int, int] = (64, 64, 64)
     """Rows, columns and depth of the product in one iteration, M side of the matrix unit first; for
     attention query rows, keys, and 64. All 64 where there is no product."""
+    stored_bytes: int | None = None
+    """Bytes of a number of the keys and values in memory, where `matrix_dtype` is not their own."""
 
 
 @dataclass(frozen=True, slots=True)

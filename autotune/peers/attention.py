@@ -60,8 +60,11 @@ def gathered(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values of full sequences: views [num_seqs, num_kv_heads, context_len, head_dim].
 
     Raises:
-        PeerError: the contexts differ in length.
+        PeerError: the contexts differ in length, or attention is of a kind that torch has not.
     """
+    variants = sorted(inputs.keys() & {"k_scale", "alibi_slopes", "sinks"})
+    if variants:
+        raise PeerError(f"none with {', '.join(variants)}")
     lens = inputs["context_lens"]
     length = int(lens.max())
     if int(lens.min()) != length or length == 0:

@@ -1,0 +1,277 @@
+"""Quantised KV, ALiBi and sinks: what they cost, what they refuse, and faults they would show."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import interpreted_parts
+import pytest
+import torch
+
+from autotune.arch import GPUS
+from autotune.errors import UsageError
+from autotune.kernels import load_kernel
+from autotune.kernels.kv_quant import LARGEST_CODE, code_dtype, quantise
+from autotune.kernels.paged_attention import PagedAttentionProblem
+from autotune.kernels.spec import KernelSpec
+from autotune.model_shape import PRESETS
+from autotune.paths import child_environment, templates_dir
+from autotune.pool import WorkerPool
+from autotune.prior import guess_us
+from autotune.records import Status
+from autotune.render import TemplateFolder
+from autotune.space import Config
+
+TEMPLATES = TemplateFolder(templates_dir())
+KERNELS = ("paged_attention_decode", "paged_attention_prefill")
+VARIANTS = ("kv_dtype=int8", "kv_dtype=int8,kv_scale=token", "kv_dtype=fp8",
+            "kv_dtype=fp8,kv_scale=token", "alibi=true", "sinks=true")  # fmt: skip
+TRACES = ("scale_ptr", "slopes", "sink", "_widen", "_scale_weights", "uint8", "factor = v")
+
+
+def render(spec: KernelSpec[Any], problem: PagedAttentionProblem, config: Config) -> str:
+    return TEMPLATES.render(spec, problem, config).source
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_is_off_leaves_no_trace(kernel: str) -> None:
+    spec = load_kernel(kernel)
+    problem = spec.problem_type()
+    for config in spec.space(problem, GPUS["h100"]).legal[::97]:
+        source = render(spec, problem, config)
+        assert not [word for word in TRACES if word in source]
+        assert "kv_dtype" not in source
+    assert not {"fp8_decode"} & set(spec.default_config(problem, GPUS["h100"]))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_structure_of_a_variant_renders(kernel: str, variant: str, dtype: str) -> None:
+    spec = load_kernel(kernel)
+    problem = spec.problem_type.parse(f"{variant},dtype={dtype},window=100,softcap=30")
+    names = ("lookup", "prefetch", "tail", "value_parts", "variant", "fp8_decode")
+    structures: dict[tuple[object, ...], Config] = {}
+    for each in spec.space(problem, GPUS["h100"]).legal:
+        structures.setdefault(tuple(each.get(name) for name in names), each)
+    for each in structures.values():
+        tree = ast.parse(render(spec, problem, each))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert len(functions) == len([n for n in tree.body if isinstance(n, ast.FunctionDef)])
+        arguments = [a.arg for a in functions["launch"].args.args]
+        given = spec.make_inputs(problem.at(num_seqs=1, context_len=16, num_kv_heads=1,
+            **({"query_len": 1} if "prefill" in kernel else {})), 0, "cpu")  # fmt: skip
+        assert sorted(arguments) == sorted(given)
+
+
+def test_a_scale_without_codes_is_refused() -> None:
+    spec = load_kernel(KERNELS[0])
+    with pytest.raises(UsageError, match="kv_scale=token needs kv_dtype=int8 or kv_dtype=fp8"):
+        spec.problem_type.parse("kv_scale=token")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "decodes"),
+    [("a100", {"bits"}), ("rtx3090", {"bits"}), ("rtx4090", {"bits", "cast"}),
+     ("h100", {"bits", "cast"}), ("b200", {"bits", "cast"}), ("mi300x", {"bits"})],
+)  # fmt: skip
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_fp8_is_converted_only_where_the_gpu_can(kernel: str, gpu: str, decodes: set[str]) -> None:
+    spec, arch = load_kernel(kernel), GPUS[gpu]
+    problem = spec.problem_type.parse("kv_dtype=fp8")
+    space = spec.space(problem, arch)
+    assert {config["fp8_decode"] for config in space.legal} == decodes
+    default = spec.default_config(problem, arch)
+    assert default in space
+    assert default["fp8_decode"] == ("cast" if "cast" in decodes else "bits")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_bytes_are_those_of_the_cache(kernel: str) -> None:
+    spec, arch = load_kernel(kernel), GPUS["h100"]
+    sizes = {"num_seqs": 4, "context_len": 4096, "num_kv_heads": 2}
+    if "prefill" in kernel:
+        sizes["query_len"] = 1
+    plain = spec.problem_type().at(**sizes)
+    int8, token, fp8 = (
+        dataclasses.replace(plain, kv_dtype=kind, kv_scale=scale)
+        for kind, scale in (("int8", "head"), ("int8", "token"), ("fp8", "head"))
+    )
+    tokens = 4 * 4096 * 2  # times KV heads
+    q_and_out = 2 * 4 * 2 * plain.group * 128 * 2
+    assert spec.min_bytes(plain) == tokens * 2 * 128 * 2 + q_and_out
+    assert spec.min_bytes(int8) == tokens * 2 * 128 + q_and_out + 2 * 2 * 4
+    assert spec.min_bytes(fp8) == spec.min_bytes(int8)
+    assert spec.min_bytes(token) == tokens * (2 * 128 + 2 * 4) + q_and_out
+    assert spec.flops(int8) == spec.flops(token) == spec.flops(plain)
+    for problem, bytes_per_token in ((plain, 512), (int8, 256), (token, 264)):
+        config = spec.default_config(problem, arch)
+        works = spec.work(problem, config, arch)
+        assert works[0].step_bytes == config.number("tile") * bytes_per_token
+        assert works[0].matrix_dtype == "bf16"
+        assert sum(work.dram_bytes for work in works) >= spec.min_bytes(problem)
+
+
+def test_half_the_bytes_are_expected_to_take_less_time() -> None:
+    spec, arch = load_kernel(KERNELS[0]), GPUS["h100"]
+    plain = spec.problem_type().at(num_seqs=64, context_len=8192)
+    int8 = dataclasses.replace(plain, kv_dtype="int8")
+    config = spec.default_config(plain, arch)
+    guesses = [guess_us(arch, spec.work(p, config, arch), config) for p in (plain, int8)]
+    assert 0.4 < guesses[1] / guesses[0] < 1.0
+
+
+def test_cells_of_a_model_with_a_quantised_cache() -> None:
+    shape = dataclasses.replace(PRESETS["llama-3.1-8b"], kv_dtype="fp8", kv_scale="token")
+    for kernel in KERNELS:
+        cells = load_kernel(kernel).problems(shape.tensor_parallel(2), "bf16", (16, 64))
+        assert [cell.label("exact").split("softcap=0.0,")[1] for cell in cells] == [
+            "kv_dtype=fp8,kv_scale=token"
+        ] * 2
+
+
+@pytest.mark.parametrize("kv_scale", ["head", "token"])
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+def test_quantising_loses_no_more_than_half_a_step(kv_dtype: str, kv_scale: str) -> None:
+    x = torch.randn(6, 16, 3, 64, generator=torch.Generator().manual_seed(0))
+    x[2, 5] *= 100.0
+    x[0, 0] = 0.0
+    x[5, 3:] = torch.nan
+    done = quantise(x, kv_dtype, kv_scale)
+    assert done.codes.dtype == code_dtype(kv_dtype)
+    assert done.scales.shape == ((3,) if kv_scale == "head" else (6, 16, 3))
+    written = ~x.isnan()
+    scale = done.scales[..., None].expand(x.shape) if kv_scale == "token" else (
+        done.scales[:, None].expand(x.shape)
+    )  # fmt: skip
+    codes = done.codes.float()
+    error = (codes * scale - x).abs()[written]
+    step = scale[written] if kv_dtype == "int8" else torch.maximum(
+        x.abs()[written] / 8, scale[written] * 2.0**-9
+    )  # fmt: skip
+    assert bool((error <= 0.5001 * step).all())
+    assert float(codes[written].abs().max()) == LARGEST_CODE[kv_dtype]
+    # What nobody wrote does harm to who reads it.
+    poison = codes[~written]
+    assert bool(poison.isnan().all() if kv_dtype == "fp8" else (poison == -128).all())
+    assert kv_scale == "head" or bool(done.scales[5, 3:].isnan().all())
+
+
+def test_codes_and_offsets_in_the_interpreter(tmp_path: Path) -> None:
+    """The kernel's own lines: all 256 fp8 codes, and tokens of a pool past 2^31 elements."""
+    spec, orders = load_kernel(KERNELS[0]), []
+    problem = spec.problem_type.parse("kv_dtype=fp8,kv_scale=token,dtype=fp16,block_size=16")
+    for gpu, lookup, tile in (
+        ("a100", "gather", 32),
+        ("h100", "pages", 32),
+        ("h100", "scalar", 16),
+    ):
+        arch = GPUS[gpu]
+        wanted = {**spec.default_config(problem, arch), "lookup": lookup, "tile": tile}
+        config = spec.space(problem, arch).closest(wanted)
+        assert (config["lookup"], config["tile"]) == (lookup, tile)
+        path = tmp_path / f"{gpu}_{lookup}.py"
+        path.write_text(render(spec, problem, config) + interpreted_parts.KERNELS)
+        # Scales of 2^24 and more pages of 16 tokens and 8 heads: a page is 128 of them.
+        orders.append(
+            {"path": str(path), "table": [7, 2**24 - 1, 2**30], "start": 16, "end": 48,
+             "stride_page": 128, "stride_token": 1, "cast": config["fp8_decode"] == "cast"}
+        )  # fmt: skip
+    assert [order["cast"] for order in orders] == [False, True, True]
+    done = subprocess.run(
+        [sys.executable, interpreted_parts.__file__, json.dumps(orders)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    pages = [2**24 - 1] * 16 + [2**30] * 16
+    codes = torch.arange(256, dtype=torch.int32).to(torch.uint8).view(torch.float8_e4m3fn)
+    for order, found in zip(orders, json.loads(done.stdout), strict=True):
+        assert found["offsets"] == [
+            128 * page + at % 16 for at, page in enumerate(pages[: len(found["offsets"])])
+        ]
+        unit = 1.0 if order["cast"] else 256.0
+        for numbers in found["numbers"]:
+            for code, value in enumerate(numbers):
+                expected = float(codes[code].float())
+                if math.isnan(expected):
+                    # Triton's interpreter, too, has 480 where the hardware has NaN.
+                    assert abs(value * unit) == 480.0
+                else:
+                    assert value * unit == expected, code
+                    assert math.copysign(1.0, value) == math.copysign(1.0, expected), code
+
+
+# Kernel and problem; a template and what is broken in it.
+PLANTS = {
+    "the sink in every range": (
+        "decode", "sinks=true", "paged_attention_decode.py.jinja",
+        "split == 0", "split >= 0"),
+    "the sink without base 2": (
+        "prefill", "sinks=true", "paged_attention_prefill.py.jinja",
+        "tl.load(sinks_ptr + heads) * LOG2_E", "tl.load(sinks_ptr + heads)"),
+    "the sinks of the first group": (
+        "decode", "sinks=true", "paged_attention_decode.py.jinja", "sinks_ptr + heads",
+        "sinks_ptr + rows"),
+    "distances without a sign": (
+        "decode", "alibi=true", "paged_attention_decode.py.jinja",
+        "(positions - (context_len - 1))", "((context_len - 1) - positions)"),
+    "slopes without base 2": (
+        "prefill", "alibi=true", "paged_attention_prefill.py.jinja",
+        "tl.load(alibi_slopes_ptr + heads) * LOG2_E", "tl.load(alibi_slopes_ptr + heads)"),
+    "one scale for all heads": (
+        "decode", "kv_dtype=int8", "paged_attention_decode.py.jinja",
+        "tl.load(v_scale_ptr + kv_head)", "tl.load(v_scale_ptr)"),
+    "keys without their scales": (
+        "prefill", "kv_dtype=int8,kv_scale=token", "include/paged.jinja",
+        "(scale_log2 * k_scales)[None, :]", "(scale_log2 + 0.0 * k_scales)[None, :]"),
+    "scales of unwritten slots": (
+        "decode", "kv_dtype=int8,kv_scale=token", "include/paged.jinja",
+        "base_ptr + offsets, mask=positions < end", "base_ptr + offsets, mask=positions < end + 4"),
+    "sums in another unit": (
+        "decode", "kv_dtype=int8,kv_scale=token", "include/paged.jinja",
+        "decay * (unit / safe_unit)", "decay"),
+    "values without the 256": (
+        "prefill", "kv_dtype=fp8", "include/paged.jinja", "& 0x7F) << 7)", "& 0x7F) << 6)"),
+}  # fmt: skip
+
+
+def test_planted_faults_are_found(tmp_path: Path) -> None:
+    requests = []
+    for number, (kernel, variant, template, good, bad) in enumerate(PLANTS.values()):
+        folder = tmp_path / str(number)
+        shutil.copytree(templates_dir(), folder)
+        text = (folder / template).read_text()
+        assert good in text
+        (folder / template).write_text(text.replace(good, bad))
+        spec = load_kernel(f"paged_attention_{kernel}")
+        sizes = "num_seqs=3,context_len=45,num_kv_heads=2,head_dim=16,group=2,dtype=fp16"
+        more = ",query_len=9" if kernel == "prefill" else ""
+        problem = spec.problem_type.parse(f"{variant},{sizes}{more}")
+        knobs = {"tile": 16, "lookup": "scalar", "tail": "split_loop"}
+        if kernel == "decode":
+            knobs |= {"variant": "split", "num_splits": 2}
+        config = spec.space(problem, GPUS["a100"]).closest(
+            {**spec.default_config(problem, GPUS["a100"]), **knobs}
+        )
+        path = TemplateFolder(folder).render(spec, problem, config).write(tmp_path)
+        requests.append(
+            {"op": "check", "kernel": spec.name, "path": str(path), "seed": 0, "device": "cpu",
+             "problem": {**problem.exact_axes(), **problem.nearest_axes()}}
+        )  # fmt: skip
+    with WorkerPool(1, child_environment(OMP_NUM_THREADS="1", TRITON_INTERPRET="1")) as pool:
+        answers = dict(pool.run(requests, 120.0))
+    for number, name in enumerate(PLANTS):
+        answer = answers[number].answer
+        assert answer["status"] == Status.WRONG_RESULT, (name, answer)
