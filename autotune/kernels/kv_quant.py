@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autotune.kernels.quantisation import LARGEST_CODE, code_dtype
+
 if TYPE_CHECKING:
     import torch
-
-LARGEST_CODE = {"int8": 127.0, "fp8": 448.0}
-"""int8 leaves -128 out, so that codes are symmetric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +21,6 @@ class Quantised:
 
     codes: torch.Tensor  # int8 or float8_e4m3fn [..., num_kv_heads, head_dim]
     scales: torch.Tensor  # fp32 [num_kv_heads], or [..., num_kv_heads] with one per token
-
-
-def code_dtype(kv_dtype: str) -> torch.dtype:
-    """Torch's dtype of the codes."""
-    import torch
-
-    return {"int8": torch.int8, "fp8": torch.float8_e4m3fn}[kv_dtype]
 
 
 def quantise(x: torch.Tensor, kv_dtype: str, kv_scale: str) -> Quantised:
@@ -50,10 +42,9 @@ def quantise(x: torch.Tensor, kv_dtype: str, kv_scale: str) -> Quantised:
         amax = amax.flatten(0, -2).amax(0)
     scales = torch.where(amax > 0, amax / LARGEST_CODE[kv_dtype], torch.ones_like(amax))
     ratio = x.float() / scales[..., None]
-    if kv_dtype == "int8":
-        codes = ratio.round().clamp(-127, 127).nan_to_num(nan=-128.0).to(torch.int8)
-    else:
-        codes = ratio.clamp(-448, 448).to(torch.float8_e4m3fn)
+    most = LARGEST_CODE[kv_dtype]
+    rounded = ratio.round().nan_to_num(nan=-128.0) if kv_dtype == "int8" else ratio
+    codes = rounded.clamp(-most if kv_dtype == "fp8" else -128.0, most).to(code_dtype(kv_dtype))
     if kv_scale == "token":
         scales = scales.masked_fill(x.isnan().all(-1), torch.nan)
     return Quantised(codes, scales)

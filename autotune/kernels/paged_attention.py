@@ -181,7 +181,7 @@ def full_cache(
 def _cache_inputs(problem: PagedAttentionProblem, cache: PagedCache, seed: int) -> Inputs:
     import torch
 
-    cache = cache.quantised(problem.kv_dtype, problem.kv_scale)
+    cache = cache.quantised(problem.kv_dtype, problem.kv_scale, by_heads=seed % 2 == 1)
     inputs: Inputs = {
         "k_cache": cache.k,
         "v_cache": cache.v,

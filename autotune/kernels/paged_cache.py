@@ -23,12 +23,12 @@ class PagedCache:
     k_scale: torch.Tensor | None = None  # fp32, see `kv_quant`; None with a cache of plain numbers
     v_scale: torch.Tensor | None = None
 
-    def quantised(self, kv_dtype: str, kv_scale: str) -> PagedCache:
+    def quantised(self, kv_dtype: str, kv_scale: str, by_heads: bool) -> PagedCache:
         """The same cache as codes and scales, poison included; itself for kv_dtype "auto".
 
         Heads are made differently loud, and with scales per token their values, so that a wrong
-        scale shows. Scales of tokens lie by heads in memory, [num_pages, num_kv_heads, block_size]
-        transposed: what a program reads of a page is one piece.
+        scale shows. Scales of tokens lie in memory as their shape says, or else `by_heads`,
+        [num_pages, num_kv_heads, block_size]: what a program reads of a page is one piece then.
         """
         if kv_dtype == "auto":
             return self
@@ -40,7 +40,7 @@ class PagedCache:
         tokens = slots if kv_scale == "token" else torch.ones_like(slots)
         k, v = (quantise(x, kv_dtype, kv_scale) for x in (self.k * heads, self.v * heads * tokens))
         k_scale, v_scale = k.scales, v.scales
-        if kv_scale == "token":
+        if kv_scale == "token" and by_heads:
             k_scale, v_scale = (
                 x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k_scale, v_scale)
             )

@@ -20,8 +20,9 @@ import torch
 from autotune.arch import GPUS
 from autotune.errors import UsageError
 from autotune.kernels import load_kernel
-from autotune.kernels.kv_quant import LARGEST_CODE, code_dtype, quantise
+from autotune.kernels.kv_quant import quantise
 from autotune.kernels.paged_attention import PagedAttentionProblem
+from autotune.kernels.quantisation import LARGEST_CODE, code_dtype
 from autotune.kernels.spec import KernelSpec
 from autotune.model_shape import PRESETS
 from autotune.paths import child_environment, templates_dir
