@@ -67,6 +67,35 @@ def test_the_default_is_sound(cache: Path, pool: WorkerPool, kernel: str, target
     assert main.binary_bytes > 1000
 
 
+_ALL = "kv_dtype=fp8,kv_scale=token,alibi=true,sinks=true"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "gpu", "variant"),
+    [
+        ("paged_attention_decode", "a100", _ALL),
+        ("paged_attention_decode", "rtx4090", "kv_dtype=int8,kv_scale=token"),
+        ("paged_attention_decode", "h100", _ALL),
+        ("paged_attention_decode", "mi300x", "kv_dtype=fp8,sinks=true"),
+        ("paged_attention_prefill", "a100", "kv_dtype=int8"),
+        ("paged_attention_prefill", "h100", _ALL),
+        ("paged_attention_prefill", "b200", "kv_dtype=int8,kv_scale=token"),
+        ("paged_attention_prefill", "rtx5090", _ALL),
+        ("paged_attention_prefill", "mi300x", _ALL),
+    ],
+)
+def test_variants_of_attention_are_sound(
+    cache: Path, pool: WorkerPool, kernel: str, gpu: str, variant: str
+) -> None:
+    builder = Compiler(TemplateFolder(templates_dir()), cache, pool).builder(gpu)
+    spec = load_kernel(kernel)
+    problem = spec.problem_type.parse(variant)
+    config = spec.default_config(problem, builder.arch)
+    (evaluation,) = builder.evaluate(spec, problem, [config])
+    assert (evaluation.status, evaluation.reason) == (Status.OK, None)
+    assert evaluation.reports[0].mma == spec.expected_mma(problem, config, builder.arch)
+
+
 @dataclass(frozen=True)
 class CopyProblem(Problem):
     kernel: ClassVar[str] = "copy"
