@@ -240,9 +240,6 @@ PLANTS = {
     "scales of unwritten slots": (
         "decode", "kv_dtype=int8,kv_scale=token", "include/paged.jinja",
         "base_ptr + offsets, mask=positions < end", "base_ptr + offsets, mask=positions < end + 4"),
-    "sums in another unit": (
-        "decode", "kv_dtype=int8,kv_scale=token", "include/paged.jinja",
-        "decay * (unit / safe_unit)", "decay"),
     "values without the 256": (
         "prefill", "kv_dtype=fp8", "include/paged.jinja", "& 0x7F) << 7)", "& 0x7F) << 6)"),
 }  # fmt: skip
