@@ -36,13 +36,20 @@ class Pinned:
 
 
 def pinned_binaries(cell: CellResult) -> list[Pinned]:
-    """The compiled selections of a cell, each machine code once."""
-    groups: dict[tuple[str, ...], list[Selection]] = {}
+    """The compiled selections of a cell, each machine code once for each account of its facts.
+
+    Where two selections tell the same code differently, both are compared: one must be wrong.
+    """
+    groups: list[list[Selection]] = []
     for selection in cell.selections:
         if selection.reports:
-            code = tuple(report.binary_sha for report in selection.reports)
-            groups.setdefault(code, []).append(selection)
-    return [Pinned(members[0], len(members)) for members in groups.values()]
+            told = (group for group in groups if group[0].reports == selection.reports)
+            group = next(told, None)
+            if group is None:
+                groups.append([selection])
+            else:
+                group.append(selection)
+    return [Pinned(group[0], len(group)) for group in groups]
 
 
 class StaticGate:
