@@ -102,6 +102,8 @@ def _kv_bytes(
     share = config.gpu_memory_utilization
     if share is None or config.num_blocks is not None or device.type != "cuda":
         return None
+    if gpu is not None and not any(config.model.glob("*.safetensors")):
+        return None  # planned on paper, of a configuration alone: nothing says how much is taken
     memory = GpuMemory.of(device) if gpu is None else GpuMemory.of_absent(gpu)
     weights = weight_bytes(config.model, DTYPES[model.dtype].itemsize, element_bytes)
     return memory.kv_bytes(share, weights, config.max_num_batched_tokens, model.vocab_size)
