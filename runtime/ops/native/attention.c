@@ -96,10 +96,7 @@ static void score_few(int64_t rows, int64_t dim, int64_t count, workspace *w) {
 #define CASE(constant) \
     case constant: score_rows(constant, dim, count, w); break;
     switch (rows) {
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if TILE_ROWS == 12
-        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
+        EACH_ROW_COUNT(CASE)
     }
 #undef CASE
 }

@@ -6,6 +6,14 @@
 #define LINE 64
 #define ALIGNED __attribute__((aligned(LINE)))
 
+/* The row counts of a tile, each of them a constant to the compiler. */
+#if TILE_ROWS == 12
+#define EACH_ROW_COUNT(CASE) \
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#else
+#define EACH_ROW_COUNT(CASE) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#endif
+
 int omp_get_thread_num(void);
 
 /* sums[rows, TILE_COLUMNS] (+)= x[rows, depth] chunk[depth, TILE_COLUMNS]; `rows` is a constant.
@@ -40,10 +48,7 @@ static void tile_any(int64_t rows, const float *x, const float *chunk, int64_t d
 #define CASE(count) \
     case count: tile(count, x, chunk, depth, sums, is_first, ahead, ahead_step); break;
     switch (rows) {
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if TILE_ROWS == 12
-        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
+        EACH_ROW_COUNT(CASE)
     }
 #undef CASE
 }
