@@ -194,9 +194,20 @@ def conclude(
     selections = select(cell, evaluations)
     if device is not None:
         finalists = EFFORTS[options.effort].finalists
-        selections = measure(cell, evaluations, selections, device, finalists)
+        compiled = [*evaluations, *_missing_defaults(cell, builder, evaluations)]
+        selections = measure(cell, compiled, selections, device, finalists)
     environment = builder.environment if device is None else device.describe(builder.environment)
     return _result(cell, builder, environment, options, evaluations, selections, stopped)
+
+
+def _missing_defaults(
+    cell: Cell, builder: Builder, evaluations: Sequence[Evaluation]
+) -> list[Evaluation]:
+    """Compile the defaults that a search of few trials left out: they race at every point."""
+    known = {cell.space.binary_of(evaluation.config) for evaluation in evaluations}
+    wanted = dict.fromkeys(map(cell.space.binary_of, cell.defaults.values()))
+    configs = [cell.representative(binary) for binary in wanted if binary not in known]
+    return builder.evaluate(cell.spec, cell.problem, configs)
 
 
 def _open_storage(cell: Cell, studies: Path, options: SearchOptions) -> Storage:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_kernel import ToyKernel, ToyProblem, sound
+from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_templates
 
 from autotune.arch import lookup
 from autotune.cell import Cell
@@ -18,6 +19,7 @@ from autotune.race import Race, speedup, timing
 from autotune.records import Environment, Evaluation, Provenance, Selection
 from autotune.select import select
 from autotune.space import Config
+from autotune.tune import SearchOptions, conclude
 
 FINALISTS = 6
 
@@ -110,6 +112,21 @@ def test_every_point_races_the_default_and_its_own_favourites(
         assert FINALISTS <= len(configs) <= FINALISTS + 1
         assert len(set(configs)) == len(configs)
     assert len(device.checked) == len(set(device.checked)), "a binary is checked once"
+
+
+def test_a_default_that_no_trial_tried_still_races(cell: Cell, tmp_path: Path) -> None:
+    defaults = set(cell.defaults.values())
+    known = {cell.space.binary_of(config) for config in defaults}
+    other = next(binary for binary in cell.binaries if binary not in known)
+    builder = FakeBuilder(cell.arch, write_templates(tmp_path))
+    device = MadeUpDevice(lambda config: 1.0 if config in defaults else 2.0)
+    tried = [sound(cell.representative(other))]
+    result = conclude(cell, builder, SearchOptions(effort="full"), tried, "trials", device)
+    assert {cell.space.binary_of(config) for config in builder.asked} == known
+    for point, selection in zip(cell.points, result.selections, strict=True):
+        assert selection.config == cell.space.stored(cell.defaults[point])
+        assert selection.provenance is Provenance.MEASURED
+        assert selection.reports
 
 
 def test_noise_does_not_dethrone_the_default(cell: Cell, evaluations: list[Evaluation]) -> None:
