@@ -102,9 +102,12 @@ def words_for(launch: Launch, options: argparse.Namespace) -> list[str]:
     """Command line of one worker: the launcher's own, for one GPU."""
     words = ["worker", "--gpu", launch.gpu, "--jobs", str(launch.jobs)]
     for name, value in sorted(vars(options).items()):
-        if name in _NOT_PASSED or value is None:
+        if name in _NOT_PASSED or value is None or value is False:
             continue
         option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+            continue
         if name == "results":  # Ray starts workers in a folder of its own
             value = Path(value).absolute()
         if isinstance(value, tuple):

@@ -75,7 +75,7 @@ def test_workers_get_the_launchers_words() -> None:
     cluster = FakeCluster(0, 1)
     wanted = options(
         *("--gpu", "l4", "--kernel", "fused_mlp", "--kernel", "dequant_gemm", "--seed", "3"),
-        *("--block-size", "16,32", "--results", "out", "--jobs", "99"),
+        *("--block-size", "16,32", "--results", "out", "--jobs", "99", "--variants"),
     )
     assert launch_all(wanted, cluster) == 1, "the worst exit code"
     ((launch, words),) = cluster.ran
