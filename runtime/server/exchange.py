@@ -64,18 +64,20 @@ class _Prompt:
         self.request_id = request_id
         self.is_admitted = False
         self.is_finished = False
+        self.has_failed = False
         self.num_cached_tokens = 0
         self.prompt_scores: list[TokenScores | None] | None = None
         self.gains: dict[int, _Gain] = {}
 
     def take(self) -> Advance | None:
-        """What has come since the last call, None if nothing has."""
-        if not self.gains and not self.is_finished:
+        """What has come since the last call, None if nothing has; a failure is no end to tell."""
+        has_ended = self.is_finished and not self.has_failed
+        if not self.gains and not has_ended:
             return None
         deltas = [gain.delta(index) for index, gain in sorted(self.gains.items())]
         self.gains = {}
         scores, self.prompt_scores = self.prompt_scores, None
-        return Advance(self.request_id, deltas, self.is_finished, self.num_cached_tokens, scores)
+        return Advance(self.request_id, deltas, has_ended, self.num_cached_tokens, scores)
 
 
 class Exchange:
@@ -174,6 +176,7 @@ class Exchange:
         """End the whole exchange with an error; `request_id` is the request that has ended."""
         if request_id is not None:
             self._prompts[request_id].is_finished = True
+            self._prompts[request_id].has_failed = True
         if self._error is None:
             self._error = error
         self._news.set()
