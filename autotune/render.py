@@ -17,6 +17,7 @@ import jinja2.meta
 
 from autotune.errors import RenderError
 from autotune.files import write_atomically
+from autotune.interpreted import hasten
 from autotune.kernels.spec import KernelSpec
 from autotune.problem import Problem
 from autotune.space import Config
@@ -155,4 +156,5 @@ def import_file(path: Path) -> ModuleType:
     except (SyntaxError, NameError, TypeError, AttributeError, ValueError) as error:
         del sys.modules[name]
         raise RenderError(f"{path}: the rendered module does not import: {error!r}") from error
+    hasten()
     return module

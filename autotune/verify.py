@@ -105,7 +105,25 @@ def verify(
 
     On a GPU, too, processes run side by side: compiling takes longest, and nothing is timed.
     """
+    with checkers(jobs, device) as pool:
+        yield from verify_in(pool, wanted, templates, cache, seed, device)
+
+
+def checkers(jobs: int, device: str) -> WorkerPool:
+    """Processes that check candidates on the device, "cpu" for Triton's interpreter."""
     interpreted = {"TRITON_INTERPRET": "1"} if device == "cpu" else {}
+    return WorkerPool(jobs, child_environment(OMP_NUM_THREADS="1", **interpreted))
+
+
+def verify_in(
+    pool: WorkerPool,
+    wanted: Sequence[Case],
+    templates: TemplateFolder,
+    cache: Path,
+    seed: int,
+    device: str,
+) -> Iterator[Verdict]:
+    """As `verify`, in processes that `checkers` made for the same device and that stay."""
     requests = [
         {
             "op": "check",
@@ -118,19 +136,18 @@ def verify(
         }
         for case in wanted
     ]
-    with WorkerPool(jobs, child_environment(OMP_NUM_THREADS="1", **interpreted)) as pool:
-        for index, reply in pool.run(requests, CHECK_TIMEOUT_S):
-            answer = reply.answer
-            if reply.outcome is not Outcome.ANSWERED:
-                timed_out = reply.outcome is Outcome.TIMED_OUT
-                status = Status.BENCH_TIMEOUT if timed_out else Status.CRASHED
-                yield Verdict(wanted[index], status, reply.detail, None, None, None)
-            else:
-                yield Verdict(
-                    wanted[index],
-                    Status(answer["status"]),
-                    answer.get("reason"),
-                    answer.get("relative"),
-                    answer.get("elementwise"),
-                    answer["seconds"],
-                )
+    for index, reply in pool.run(requests, CHECK_TIMEOUT_S):
+        answer = reply.answer
+        if reply.outcome is not Outcome.ANSWERED:
+            timed_out = reply.outcome is Outcome.TIMED_OUT
+            status = Status.BENCH_TIMEOUT if timed_out else Status.CRASHED
+            yield Verdict(wanted[index], status, reply.detail, None, None, None)
+        else:
+            yield Verdict(
+                wanted[index],
+                Status(answer["status"]),
+                answer.get("reason"),
+                answer.get("relative"),
+                answer.get("elementwise"),
+                answer["seconds"],
+            )

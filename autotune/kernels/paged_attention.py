@@ -181,7 +181,7 @@ def full_cache(
 def _cache_inputs(problem: PagedAttentionProblem, cache: PagedCache, seed: int) -> Inputs:
     import torch
 
-    cache = cache.quantised(problem.kv_dtype, problem.kv_scale, by_heads=seed % 2 == 1)
+    cache = cache.quantised(problem.kv_dtype, problem.kv_scale, is_odd=seed % 2 == 1)
     inputs: Inputs = {
         "k_cache": cache.k,
         "v_cache": cache.v,
@@ -199,6 +199,14 @@ def _cache_inputs(problem: PagedAttentionProblem, cache: PagedCache, seed: int) 
         drawn[0] = 6.0
         inputs["sinks"] = drawn.to(cache.k.device)
     return inputs
+
+
+def loud_enough(problem: PagedAttentionProblem) -> float:
+    """Factor on queries whose logits are to pass a soft cap a hundred times; 1 without a cap.
+
+    Quotients of exponentials overflow from 88 on. Of fp16, queries five times this are finite.
+    """
+    return min(100.0 * problem.softcap, 1e4) if problem.softcap else 1.0
 
 
 def attend_in_cache(

@@ -11,6 +11,7 @@ from autotune.kernels.paged_attention import (
     PagedAttentionProblem,
     attend_in_cache,
     full_cache,
+    loud_enough,
     poisoned_cache,
 )
 from autotune.kernels.spec import Inputs
@@ -51,6 +52,7 @@ def hard_problems() -> list[DecodeProblem]:
         {"group": 2, "head_dim": 64, "block_size": 16, "window": 33},
         {"group": 4, "head_dim": 128, "block_size": 32, "window": 64, "softcap": 50.0},
         {"group": 2, "head_dim": 128, "block_size": 16, "softcap": 1.5},
+        {"group": 3, "head_dim": 192, "block_size": 32, **few},
     ]
     variants: list[dict[str, AxisValue]] = [
         {"group": 4, "head_dim": 128, "block_size": 16, "kv_dtype": "int8"},
@@ -73,7 +75,10 @@ def hard_problems() -> list[DecodeProblem]:
 
 
 def make_inputs(problem: DecodeProblem, seed: int, device: str) -> Inputs:
-    """Ragged contexts: empty, one token, exact pages, and up to `context_len`."""
+    """Ragged contexts: empty, one token, exact pages, and up to `context_len`.
+
+    The first sequence's queries are loud where there is a soft cap.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -85,7 +90,9 @@ def make_inputs(problem: DecodeProblem, seed: int, device: str) -> Inputs:
     cache = poisoned_cache(problem, context_lens, seed, device)
     heads = problem.num_kv_heads * problem.group
     kind = torch_dtype(problem.dtype)
-    q = torch.randn(problem.num_seqs, heads, problem.head_dim, generator=generator).to(kind)
+    q = torch.randn(problem.num_seqs, heads, problem.head_dim, generator=generator)
+    q[:1] *= loud_enough(problem)
+    q = q.to(kind)
     return {
         "out": torch.full_like(q, math.nan).to(device),
         "q": q.to(device),

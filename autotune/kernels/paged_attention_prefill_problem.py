@@ -12,6 +12,7 @@ from autotune.kernels.paged_attention import (
     PagedAttentionProblem,
     attend_in_cache,
     full_cache,
+    loud_enough,
     poisoned_cache,
 )
 from autotune.kernels.spec import Inputs
@@ -75,6 +76,7 @@ def hard_problems() -> list[PrefillProblem]:
         {"group": 4, "head_dim": 128, "block_size": 256, "sinks": True, "window": 40},
         {"group": 4, "head_dim": 64, "block_size": 128, "kv_dtype": "int8", "kv_scale": "token",
          "window": 33, "softcap": 2.0, "alibi": True, "sinks": True},
+        {"group": 3, "head_dim": 192, "block_size": 32, "query_len": 7},
     ]  # fmt: skip
     return [
         PrefillProblem.from_axes(sizes | shape | {"dtype": dtype})
@@ -87,7 +89,8 @@ def make_inputs(problem: PrefillProblem, seed: int, device: str) -> Inputs:
     """Ragged queries and contexts: none, one, whole prompts, chunks; and padding at the end.
 
     Queries are a slice of a packed qkv tensor, as in an engine; the rest of it, and the rows
-    past the last sequence, are NaN. Output rows past the last sequence are one, to stay so.
+    past the last sequence, are NaN. Output rows past the last sequence are one, to stay so. The
+    first token's queries are loud where there is a soft cap.
     """
     import torch
 
@@ -100,6 +103,7 @@ def make_inputs(problem: PrefillProblem, seed: int, device: str) -> Inputs:
     shape = (live + _PADDING_TOKENS, heads + 2 * problem.num_kv_heads, problem.head_dim)
     qkv = torch.full(shape, math.nan)
     qkv[:live, :heads] = torch.randn(live, heads, problem.head_dim, generator=generator)
+    qkv[:1, :heads] *= loud_enough(problem)
     out = torch.full((shape[0], heads, problem.head_dim), math.nan, dtype=kind)
     out[live:] = 1.0
     starts = torch.tensor([0, *query_lens]).cumsum(0)

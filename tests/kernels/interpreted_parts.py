@@ -1,6 +1,7 @@
-"""Runs parts of a rendered attention kernel alone; started with TRITON_INTERPRET set.
+"""Runs parts of a rendered attention kernel alone, and kernels on far rows, in the interpreter.
 
-Takes a JSON list: files rendered with `KERNELS` appended, and what to call these with. Prints JSON.
+Started with TRITON_INTERPRET set. Takes a JSON list: files rendered with `KERNELS` appended, and
+what to call these with; and a folder for files. Prints JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from far_rows import differing
 
+from autotune.interpreted import BindOncePerLaunch
 from autotune.render import import_file
 
 KERNELS = """
@@ -33,8 +36,10 @@ def widened(out_ptr, codes_ptr, DTYPE: tl.constexpr):
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """Offsets of one tile, and all 256 codes in fp16 and fp32."""
     import triton.language as tl
+    from triton.runtime import interpreter
 
     module = import_file(Path(asked["path"]))
+    assert isinstance(interpreter._patch_lang, BindOncePerLaunch)
     offsets = torch.zeros(module.TILE.value, dtype=torch.int64)
     table = torch.tensor(asked["table"], dtype=torch.int32)
     module.offsets_of[(1,)](
@@ -52,4 +57,6 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([answer(asked) for asked in json.loads(sys.argv[1])]))
+    torch.set_num_threads(1)
+    parts = [answer(asked) for asked in json.loads(sys.argv[1])]
+    print(json.dumps({"parts": parts, "differing": differing(Path(sys.argv[2]))}))

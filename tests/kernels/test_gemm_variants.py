@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 
@@ -14,11 +15,12 @@ from autotune.kernels.amd_options import compile_options
 from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
 from autotune.kernels.fused_mlp_problem import FusedMlpProblem
 from autotune.paths import cache_dir, templates_dir
+from autotune.pool import WorkerPool
 from autotune.problem import Problem
 from autotune.records import Status
 from autotune.render import TemplateFolder, import_file
 from autotune.space import Config, KnobValue
-from autotune.verify import Case, verify
+from autotune.verify import Case, verify_in
 
 W4 = DequantGemmProblem()
 GATE_UP = FusedMlpProblem()
@@ -126,43 +128,66 @@ def first(problem: Problem, gpu: str, wanted: Mapping[str, KnobValue]) -> Case:
     return Case(spec, problem, space.stored(Config({**found, **odd})))
 
 
-def variant_cases() -> list[Case]:
-    """Each variant on sizes that nothing divides, on few rows and more, and on none."""
+def sizes_that_nothing_divides(m: int, n: int, k: int) -> list[Case]:
+    """Each variant on few rows and more, and on none."""
     cases: list[Case] = []
-    shapes = [(0, 40, 64), (1, 40, 40), (17, 129, 72)]
-    for m, n, k in shapes:
-        gate_up = FusedMlpProblem("fp16", "gate_up", "silu", False, n, k, m)
-        tile = {"load": "descriptor", "block_m": 64, "block_k": 32}
-        cases.append(first(gate_up, "h100", {**tile, "schedule": "tiles", "swap_ab": True}))
-        cases.append(first(gate_up, "h100", {**tile, "schedule": "persistent", "flatten": True}))
-        for residual in (False, True):
-            down = FusedMlpProblem("fp16", "down", "none", residual, n, k, m)
-            split = {"variant": "split_k", "num_splits": 4, "block_m": 16, "block_k": 32}
-            atomic = {**split, "reduction": "atomic"}
-            cases.append(first(down, "h100", {**atomic, "load": "pointer", "swap_ab": residual}))
-            cases.append(first(down, "h100", {**split, "load": "descriptor"}))
-        for layout in ("byte_split", "gptq_i32"):
-            w4 = DequantGemmProblem("fp16", 4, 32, True, n, k, m, layout)
-            atomic = {"kind": "split_k", "split_k": 4, "reduction": "atomic"}
-            cases.append(first(w4, "a100", {**atomic, "block_m": 16, "block_k": 32}))
-            sums = dataclasses.replace(w4, dtype="fp32")
-            cases.append(first(sums, "a100", {**atomic, "block_m": 4}))
-    for k, swap in ((203, True), (130, False)):  # the last word is not full
+    gate_up = FusedMlpProblem("fp16", "gate_up", "silu", False, n, k, m)
+    tile = {"load": "descriptor", "block_m": 64, "block_k": 32}
+    cases.append(first(gate_up, "h100", {**tile, "schedule": "tiles", "swap_ab": True}))
+    cases.append(first(gate_up, "h100", {**tile, "schedule": "persistent", "flatten": True}))
+    for residual in (False, True):
+        down = FusedMlpProblem("fp16", "down", "none", residual, n, k, m)
+        split = {"variant": "split_k", "num_splits": 4, "block_m": 16, "block_k": 32}
+        atomic = {**split, "reduction": "atomic"}
+        cases.append(first(down, "h100", {**atomic, "load": "pointer", "swap_ab": residual}))
+        cases.append(first(down, "h100", {**split, "load": "descriptor"}))
+    for layout in ("byte_split", "gptq_i32"):
+        w4 = DequantGemmProblem("fp16", 4, 32, True, n, k, m, layout)
+        atomic = {"kind": "split_k", "split_k": 4, "reduction": "atomic"}
+        cases.append(first(w4, "a100", {**atomic, "block_m": 16, "block_k": 32}))
+        sums = dataclasses.replace(w4, dtype="fp32")
+        cases.append(first(sums, "a100", {**atomic, "block_m": 4}))
+    return cases
+
+
+def words_that_are_not_full() -> list[Case]:
+    cases = []
+    for k, swap in ((203, True), (130, False)):
         words = DequantGemmProblem("fp32", 4, 64, False, 72, k, 17, "gptq_i32")
         cases.append(first(words, "a100", {"swap_ab": swap, "block_m": 16, "block_k": 128}))
     return cases
 
 
-def test_variants_compute_the_same() -> None:
-    wanted = variant_cases()
-    verdicts = list(verify(wanted, TEMPLATES, cache_dir(), 2, jobs=1, device="cpu"))
-    assert len(verdicts) == len(wanted)
+CASES = {
+    "no rows": partial(sizes_that_nothing_divides, 0, 40, 64),
+    "one row": partial(sizes_that_nothing_divides, 1, 40, 40),
+    "17 rows": partial(sizes_that_nothing_divides, 17, 129, 72),
+    "words": words_that_are_not_full,
+}
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
+def variant_cases(request: pytest.FixtureRequest) -> list[Case]:
+    found: list[Case] = request.param()
+    return found
+
+
+def test_variants_compute_the_same(interpreter: WorkerPool, variant_cases: list[Case]) -> None:
+    verdicts = list(verify_in(interpreter, variant_cases, TEMPLATES, cache_dir(), 2, "cpu"))
+    assert len(verdicts) == len(variant_cases) >= 2
     failed = [
         f"{v.case.problem.label()} | {v.case.config}: {v.status} {v.reason}"
         for v in verdicts
         if v.status is not Status.OK
     ]
     assert not failed, "\n".join(failed)
+
+
+def test_launches_that_fill_their_output_say_so(variant_cases: list[Case]) -> None:
+    for case in variant_cases:
+        atomic = case.config.get("reduction") == "atomic"
+        source = TEMPLATES.render(case.spec, case.problem, case.config).source
+        assert ("FILLS_OUTPUT = True" in source) == atomic
 
 
 def test_launches_that_fill_their_output_are_not_repeated_from_memory() -> None:
@@ -173,20 +198,3 @@ def test_launches_that_fill_their_output_are_not_repeated_from_memory() -> None:
         module = import_file(rendered.write(cache_dir()))
         own = module.launch
         assert (remembering_launch(module) is not own) == remembered
-
-
-def test_launches_that_fill_their_output_say_so() -> None:
-    for case in variant_cases():
-        atomic = case.config.get("reduction") == "atomic"
-        source = TEMPLATES.render(case.spec, case.problem, case.config).source
-        assert ("FILLS_OUTPUT = True" in source) == atomic
-        assert ("    out.zero_()" in source or "out.copy_(residual)" in source) == atomic
-
-
-def test_every_variant_names_its_work_s_entry_points() -> None:
-    for case in variant_cases():
-        table = TEMPLATES.render(case.spec, case.problem, case.config).source
-        table = table[table.index("ENTRY_POINTS") : table.index("def launch")]
-        works = case.spec.work(case.problem, Config(case.config), GPUS["h100"])
-        assert all(f'"{work.entry}": {{' in table for work in works)
-        assert table.count('"signature"') == len(works)

@@ -90,7 +90,7 @@ def test_a_wrong_field_is_named(server: LiveServer, fields: dict[str, Any], para
     "prompt",
     [None, 5, {}, [], "", [""], [[]], ["a", 1], [1, "a"], [[1], "a"], [-1], [320], [[1], [320]],
      ["a"] * 65, [[1]] * 65, [1.5], [True], [[[1]]], "x" * 300_000],
-    ids=repr,
+    ids=lambda prompt: repr(prompt)[:40],
 )  # fmt: skip
 def test_wrong_prompts(server: LiveServer, prompt: Any) -> None:
     answer = server.complete(prompt)

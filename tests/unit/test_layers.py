@@ -21,7 +21,7 @@ LAYERS = (
      "autotune.report", "autotune.winners"),
     ("autotune.errors", "autotune.sm", "autotune.deadline", "autotune.effort", "autotune.progress",
      "autotune.portfolio", "autotune.canary", "autotune.gate.verdict", "autotune.curves",
-     "autotune.policy", "autotune.clocks"),
+     "autotune.policy", "autotune.clocks", "autotune.interpreted"),
     ("autotune.paths", "autotune.files", "autotune.arch", "autotune.json_fields",
      "autotune.json_shape"),
     ("autotune.space", "autotune.problem", "autotune.model_shape", "autotune.device",
