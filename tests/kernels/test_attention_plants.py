@@ -51,7 +51,7 @@ PLANTS = {
         "decode", "softcap=1.5", "include/paged.jinja",
         "(1.0 - 2.0 / (halves + 1.0))", "((halves - 1.0) / (halves + 1.0))"),
     "a row that has seen no key yet": (
-        "prefill", "window=5", "paged_attention_prefill.py.jinja",
+        "prefill", "window=3", "paged_attention_prefill.py.jinja",
         'tl.where(new_max == float("-inf"), 0.0, new_max)', "new_max"),
     "ranges without keys, merged": (
         "decode", "", "paged_attention_decode.py.jinja",
@@ -60,7 +60,7 @@ PLANTS = {
         "decode", "", "paged_attention_decode.py.jinja",
         "acc / tl.where(row_sum == 0.0, 1.0, row_sum)\n", "acc / row_sum\n"),
     "values that nobody wrote": (
-        "prefill", "", "include/paged.jinja",
+        "decode", "", "include/paged.jinja",
         "keep = (positions < end)[:, None]", "keep = (positions < end + 4)[:, None]"),
     "a window one token wider": (
         "decode", "window=17", "paged_attention_decode.py.jinja",
@@ -82,7 +82,7 @@ def test_planted_faults_are_found(interpreter: WorkerPool, tmp_path: Path, name:
     assert good in text
     (folder / template).write_text(text.replace(good, bad))
     spec, arch = load_kernel(f"paged_attention_{kernel}"), GPUS["a100"]
-    sizes = "num_seqs=3,context_len=45,num_kv_heads=2,head_dim=16,group=2,dtype=fp16"
+    sizes = "num_seqs=3,context_len=53,num_kv_heads=2,head_dim=16,group=2,dtype=fp16"
     more = ",query_len=9" if kernel == "prefill" else ""
     problem = spec.problem_type.parse(f"{variant},{sizes}{more}")
     knobs = {"tile": 16, "lookup": "scalar", "tail": "split_loop"}
