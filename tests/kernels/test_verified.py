@@ -29,7 +29,7 @@ def test_hard_problems(interpreter: WorkerPool, problem: Problem) -> None:
     wanted = list(cases([spec], lookup("a100"), 1, SEED, lambda _: [problem]))
     templates = TemplateFolder(templates_dir())
     verdicts = list(verify_in(interpreter, wanted, templates, cache_dir(), SEED, "cpu"))
-    assert len(verdicts) == len(wanted) >= 1
+    assert len(verdicts) == len(wanted) == 2
     failed = [
         f"{v.case.config}: {v.status} {v.reason}" for v in verdicts if v.status is not Status.OK
     ]
@@ -38,9 +38,6 @@ def test_hard_problems(interpreter: WorkerPool, problem: Problem) -> None:
 
 def test_every_kernel_has_hard_problems_in_both_types() -> None:
     for kernel in KERNELS:
-        own = [p for p in PROBLEMS.values() if p.kernel == kernel]
-        assert {p.exact_axes()["dtype"] for p in own} == set(DTYPES)
-        for dtype in DTYPES:
-            problems = [p for p in own if p.exact_axes()["dtype"] == dtype]
-            wanted = cases([load_kernel(kernel)], lookup("a100"), 1, SEED, lambda _: problems)  # noqa: B023
-            assert len(list(wanted)) >= 10
+        own = [p.exact_axes()["dtype"] for p in PROBLEMS.values() if p.kernel == kernel]
+        # Each gives its default and another configuration.
+        assert {dtype: 2 * own.count(dtype) >= 10 for dtype in own} == dict.fromkeys(DTYPES, True)

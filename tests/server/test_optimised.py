@@ -5,11 +5,13 @@ pytest keeps the assertions of test files under -O; those of the packages are go
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import run_optimised
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,12 +34,19 @@ INVARIANTS = ("test_ending_twice_is_an_error",)
 
 def test_checks_hold_without_assertions(tmp_path: Path) -> None:
     command = [
-        sys.executable, "-O", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-        "-p", "no:xdist", "-W", "ignore::pytest.PytestConfigWarning",
+        sys.executable, "-O", str(Path(run_optimised.__file__)), "-q", "-p", "no:cacheprovider",
+        "-p", "pytest_timeout", "-W", "ignore::pytest.PytestConfigWarning",
         f"--basetemp={tmp_path / 'inner'}",
         "-k", " and ".join(f"not {name}" for name in INVARIANTS), *FILES,
     ]  # fmt: skip
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-1000:]
     assert " passed" in found.stdout
 
