@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from autotune.registry import BlockSizeTimes, Provenance, TunedKernels
-from runtime.kernel_set import DECODE, attention_axes
+from runtime.attention_axes import attention_axes
+from runtime.kernel_set import DECODE
 from runtime.ops.base import BlockSizeChoice
 from runtime.ops.request import Demands
 
@@ -16,7 +17,7 @@ more of a prefix can be shared."""
 
 
 def choose_block_size(
-    tuned: TunedKernels, demands: Demands, dtype: str, max_model_len: int
+    tuned: TunedKernels, demands: Demands, dtype: str, kv_dtype: str, max_model_len: int
 ) -> BlockSizeChoice:
     """Take the block size with the least time of decode attention over all layers.
 
@@ -25,16 +26,17 @@ def choose_block_size(
     """
     kinds: list[tuple[BlockSizeTimes, int]] = []
     for spec, num_layers in demands.attention.items():
-        axes = attention_axes(dtype, spec, _UNTUNED, max_model_len)
+        axes = attention_axes(dtype, kv_dtype, spec, _UNTUNED, max_model_len)
         times = tuned.block_sizes(DECODE, axes)
         if times is not None:
             kinds.append((times, num_layers))
     common = set.intersection(*(set(times.mean_us) for times, _ in kinds)) if kinds else set()
     if not common:
         kinds_asked = "; ".join(spec.words for spec in demands.attention)
+        types = dtype if kv_dtype == "auto" else f"{dtype} over {kv_dtype}"
         return BlockSizeChoice(
             _UNTUNED,
-            f"the usual one, for nothing is tuned for {dtype}, {kinds_asked} on {tuned.arch.name}",
+            f"the usual one, for nothing is tuned for {types}, {kinds_asked} on {tuned.arch.name}",
         )
     weight = sum(num_layers for _, num_layers in kinds)
     mean_us = {

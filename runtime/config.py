@@ -10,6 +10,7 @@ from runtime.preemption import PreemptionCost, PreemptionMode
 from runtime.scheduler_config import SchedulingPolicy
 
 DTYPE_NAMES = ("auto", "fp32", "bf16", "fp16")
+KV_CACHE_DTYPES = ("auto", "int8", "fp8")
 MODEL_IMPLS = ("auto", "native", "transformers")
 
 
@@ -20,8 +21,11 @@ class EngineConfig:
     model: Path
     """Folder with config.json and safetensors files."""
     dtype: str = "auto"
-    """Of weights, activations and KV cache; auto takes the checkpoint's, or fp32 on a CPU that has
-    no instructions for it."""
+    """Of weights and activations; auto takes the checkpoint's, or fp32 on a CPU that has no
+    instructions for it."""
+    kv_cache_dtype: str = "auto"
+    """Of keys and values in the KV cache; auto takes `dtype`. int8 and fp8 (e4m3) have a scale for
+    each token and KV head, found when it is written: nothing is to be calibrated."""
     model_impl: str = "auto"
     """Whose code computes the model: native is ours, transformers is that library's with our paged
     attention; auto is native where there is one."""
@@ -80,6 +84,9 @@ class EngineConfig:
             object.__setattr__(self, "results", Path(self.results))
         if self.dtype not in DTYPE_NAMES:
             raise InvalidParameterError("dtype", self.dtype, f"one of {', '.join(DTYPE_NAMES)}")
+        if self.kv_cache_dtype not in KV_CACHE_DTYPES:
+            accepts = f"one of {', '.join(KV_CACHE_DTYPES)}"
+            raise InvalidParameterError("kv_cache_dtype", self.kv_cache_dtype, accepts)
         if self.model_impl not in MODEL_IMPLS:
             accepts = f"one of {', '.join(MODEL_IMPLS)}"
             raise InvalidParameterError("model_impl", self.model_impl, accepts)

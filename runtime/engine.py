@@ -93,6 +93,7 @@ class LLMEngine:
             sizes.head_dim,
             plan.dtype,
             plan.device,
+            config.kv_cache_dtype,
         )
         plan.ops.start(cache)
         # transformers' code may read values back in a step, which no graph can hold.

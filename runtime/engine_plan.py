@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from runtime.config import EngineConfig
-from runtime.errors import DeviceError
+from runtime.errors import DeviceError, InvalidParameterError
 from runtime.gpu_memory import GpuMemory, weight_bytes
+from runtime.kv_format import KVFormat
 from runtime.loader import DTYPES, make_ops
 from runtime.memory import plan_memory
 from runtime.model_config import load_model_config
 from runtime.model_sizes import ModelSizes
+from runtime.models import FAMILIES
 from runtime.ops.base import BlockSizeChoice, OperationSet
 from runtime.ops.limits import StepLimits
 from runtime.ops.request import Demands, OpsRequest
@@ -26,6 +28,7 @@ class EnginePlan:
 
     config: EngineConfig
     model: ModelSizes
+    kv: KVFormat
     device: torch.device
     ops: OperationSet
     dtype_name: str
@@ -36,17 +39,14 @@ class EnginePlan:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights, activations and KV cache."""
+        """Of weights and activations."""
         dtype: torch.dtype = DTYPES[self.dtype_name]
         return dtype
 
     @property
     def bytes_per_block(self) -> int:
         """Of a KV block, in all layers."""
-        model = self.model
-        numbers = 2 * model.num_layers * model.num_kv_heads * model.head_dim
-        element_bytes: int = self.dtype.itemsize
-        return numbers * self.block_size.size * element_bytes
+        return self.block_size.size * self.kv.token_bytes(self.model)
 
 
 def plan_engine(
@@ -61,10 +61,12 @@ def plan_engine(
 
     Raises:
         ModelError: the model's folder cannot be served.
-        InvalidParameterError: a limit is off, or a name is in no table.
+        InvalidParameterError: a limit is off, a name is in no table, or the KV cache cannot be of
+            the type that is wanted.
         DeviceError: the operations cannot run here.
     """
     model = load_model_config(config.model, config.model_impl)
+    _check_kv(config, model)
     name, device = _choose(config, gpu)
     if ops is None:
         demands = Demands.of(model)
@@ -73,22 +75,23 @@ def plan_engine(
     dtype_name = ops.auto_dtype(model.dtype) if is_auto else config.dtype
     max_len = config.max_model_len or model.max_position
     if config.block_size is None:
-        block_size = ops.choose_block_size(dtype_name, max_len)
+        block_size = ops.choose_block_size(dtype_name, config.kv_cache_dtype, max_len)
     else:
         block_size = BlockSizeChoice(config.block_size, "as asked")
     # On paper, a GPU need not be here.
     stream = make_stream(device if gpu is None else torch.device("cpu"))
     element_bytes = DTYPES[dtype_name].itemsize
+    kv = KVFormat.of(config.kv_cache_dtype, dtype_name, element_bytes)
     limits = plan_memory(
         config,
         model,
         block_size.size,
-        element_bytes,
+        kv.token_bytes(model),
         kv_bytes=_kv_bytes(config, model, element_bytes, device, gpu),
         is_asynchronous=stream.is_asynchronous or gpu is not None,
     )
-    ops.resolve(dtype_name, block_size.size, StepLimits.of(limits))
-    return EnginePlan(config, model, device, ops, dtype_name, block_size, limits, stream)
+    ops.resolve(dtype_name, config.kv_cache_dtype, block_size.size, StepLimits.of(limits))
+    return EnginePlan(config, model, kv, device, ops, dtype_name, block_size, limits, stream)
 
 
 def _kv_bytes(
@@ -107,6 +110,20 @@ def _kv_bytes(
     memory = GpuMemory.of(device) if gpu is None else GpuMemory.of_absent(gpu)
     weights = weight_bytes(config.model, DTYPES[model.dtype].itemsize, element_bytes)
     return memory.kv_bytes(share, weights, config.max_num_batched_tokens, model.vocab_size)
+
+
+def _check_kv(config: EngineConfig, model: ModelSizes) -> None:
+    """Refuse codes where transformers' code computes the model.
+
+    Its paged path is held against its own attention when it is loaded, and that knows no codes.
+    """
+    if config.kv_cache_dtype != "auto" and model.impl != "native":
+        raise InvalidParameterError(
+            "kv_cache_dtype",
+            config.kv_cache_dtype,
+            f"auto for {model.architecture}, which transformers' code computes and checks itself "
+            f"against; int8 and fp8 go with the native {', '.join(FAMILIES)}",
+        )
 
 
 def _choose(config: EngineConfig, gpu: str | None) -> tuple[str, torch.device]:

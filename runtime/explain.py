@@ -34,6 +34,8 @@ class Explanation:
     num_blocks: int
     """KV blocks, block 0 included."""
     kv_bytes: int
+    kv_dtype: str
+    """Of a number in the KV cache."""
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -70,6 +72,7 @@ def explain(plan: EnginePlan) -> Explanation:
         block_size_reason=plan.block_size.reason,
         num_blocks=limits.num_blocks,
         kv_bytes=limits.num_blocks * plan.bytes_per_block,
+        kv_dtype=plan.kv.words,
         max_model_len=limits.max_model_len,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
@@ -86,7 +89,7 @@ def summary(explanation: Explanation) -> Iterator[tuple[str, str]]:
     yield "device", e.device if e.gpu_note is None else f"{e.device}: {e.gpu_note}"
     yield "operations", f"{e.ops}, {e.dtype}"
     yield "block size", f"{e.block_size} tokens: {e.block_size_reason}"
-    yield "KV cache", f"{e.num_blocks} blocks, {e.kv_bytes / _MIB:.1f} MiB"
+    yield "KV cache", f"{e.num_blocks} blocks, {e.kv_bytes / _MIB:.1f} MiB, {e.kv_dtype}"
     yield (
         "limits",
         f"{e.max_num_seqs} sequences of {e.max_model_len} tokens, "

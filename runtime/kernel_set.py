@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from autotune.registry import (
     TunedKernels,
     kernel_spec,
 )
+from runtime.attention_axes import attention_axes, why_not
 from runtime.kernel_row import TORCH, KernelRow
 from runtime.kernel_table import KernelTable, Launch, LaunchTable, powers_of_two, tabulate
 from runtime.ops.base import AttentionSpec
@@ -36,8 +36,6 @@ _SHORTEST_CONTEXT = 512
 _MIXED_CONTEXT = 2048
 """Tokens in the cache of a sequence whose prompt is computed in short pieces."""
 _FEWEST_QUERIES = 16
-_SMALLEST_HEAD = 9
-"""Head dims are padded to a power of two, and matrix instructions need 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,21 @@ class KernelSet:
     """Kernels for one model on one GPU, each resolved when it is first asked for, and kept."""
 
     def __init__(
-        self, tuned: TunedKernels, dtype: str, limits: StepLimits, *, is_stand_in: bool = False
+        self,
+        tuned: TunedKernels,
+        dtype: str,
+        limits: StepLimits,
+        *,
+        kv_dtype: str = "auto",
+        is_stand_in: bool = False,
     ) -> None:
         """Take selections from `tuned`.
 
         Args:
             tuned: for the GPU.
-            dtype: of weights, activations and KV cache: "bf16", "fp16" or "fp32".
+            dtype: of weights and activations: "bf16", "fp16" or "fp32".
             limits: largest steps.
+            kv_dtype: of the KV cache: "auto" for `dtype`, "int8" or "fp8".
             is_stand_in: whether `tuned` is for another GPU of the same compiler target, so that
                 what was measured on it is not exact.
         """
@@ -74,6 +79,8 @@ class KernelSet:
         """What was asked for, in order."""
         self._tuned = tuned
         self._dtype = dtype
+        self._kv_dtype = kv_dtype
+        self._over = "" if kv_dtype == "auto" else f" over {kv_dtype}"
         self._limits = limits
         self._is_stand_in = is_stand_in
         self._known: dict[tuple[object, ...], Served] = {}
@@ -88,10 +95,10 @@ class KernelSet:
             axes = {"num_seqs": num_seqs, "context_len": context_len}
             return _problem(DECODE, self._axes(spec, block_size) | axes)
 
-        operation = f"decode attention, {spec.words}"
+        operation = f"decode attention{self._over}, {spec.words}"
         sizes = powers_of_two(limits.max_num_seqs)
         key = (DECODE, spec, block_size)
-        return self._serve(key, operation, "sequences", sizes, problem, _why_not(spec))
+        return self._serve(key, operation, "sequences", sizes, problem, why_not(spec))
 
     def prefill(self, spec: AttentionSpec, block_size: int) -> Served:
         """Any number of query tokens per sequence; sizes are their mean."""
@@ -103,10 +110,10 @@ class KernelSet:
             axes = {"num_seqs": num_seqs, "query_len": query_len, "context_len": context_len}
             return _problem(PREFILL, self._axes(spec, block_size) | axes)
 
-        operation = f"prefill attention, {spec.words}"
+        operation = f"prefill attention{self._over}, {spec.words}"
         sizes = powers_of_two(limits.max_num_tokens, least=_FEWEST_QUERIES)
         key = (PREFILL, spec, block_size)
-        return self._serve(key, operation, "query tokens each", sizes, problem, _why_not(spec))
+        return self._serve(key, operation, "query tokens each", sizes, problem, why_not(spec))
 
     def gate_up(self, shape: MlpShape) -> Served:
         """Gate and up with their activation; sizes are numbers of tokens."""
@@ -148,9 +155,13 @@ class KernelSet:
                 "num_heads": write.num_heads,
                 "num_kv_heads": write.num_kv_heads,
             }
+            if self._kv_dtype != "auto":
+                axes |= {"kv_dtype": self._kv_dtype, "kv_scale": "token"}
             return _problem(WRITE, axes | {"num_tokens": num_tokens})
 
         what = "rotation and cache write" if write.rotary_dim else "cache write"
+        if self._kv_dtype != "auto":
+            what = f"{what} as {self._kv_dtype}"
         operation = f"{what}, {write.num_heads}/{write.num_kv_heads} heads of {write.head_dim}"
         sizes = powers_of_two(self._limits.max_num_tokens)
         return self._serve((WRITE, write), operation, "tokens", sizes, problem, None)
@@ -207,7 +218,8 @@ class KernelSet:
             return Fallback(operation, str(error))
 
     def _axes(self, spec: AttentionSpec, block_size: int) -> dict[str, Any]:
-        axes = attention_axes(self._dtype, spec, block_size, self._limits.max_model_len)
+        max_model_len = self._limits.max_model_len
+        axes = attention_axes(self._dtype, self._kv_dtype, spec, block_size, max_model_len)
         return axes | {"num_kv_heads": spec.num_kv_heads}
 
     def _honest(self, entry: Resolved) -> Resolved:
@@ -218,30 +230,6 @@ class KernelSet:
         return dataclasses.replace(entry, tier=tier, source=source)
 
 
-def attention_axes(
-    dtype: str, spec: AttentionSpec, block_size: int, max_model_len: int
-) -> dict[str, Any]:
-    """Exact axes of a layer's attention; a window that no sequence outgrows is none."""
-    is_windowed = spec.window is not None and spec.window < max_model_len
-    return {
-        "dtype": dtype,
-        "head_dim": spec.head_dim,
-        "group": spec.group,
-        "block_size": block_size,
-        "window": spec.window if is_windowed else 0,
-        "softcap": spec.softcap or 0.0,
-    }
-
-
 def _problem(kernel: str, axes: dict[str, Any]) -> Problem:
     problem: Problem = kernel_spec(kernel).problem_type.from_axes(axes)
     return problem
-
-
-def _why_not(spec: AttentionSpec) -> str | None:
-    """Why the attention kernels cannot serve such layers, None if they can."""
-    if spec.head_dim < _SMALLEST_HEAD:
-        return f"head_dim {spec.head_dim} is below {_SMALLEST_HEAD}, the least that is padded to 16"
-    if not (spec.scale > 0 and math.isfinite(spec.scale)):
-        return f"the scale {spec.scale} is not above 0, and the running maximum is taken before it"
-    return None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from runtime.block_pool import TRASH_BLOCK
+from runtime.block_tensor import BlockTensor
+from runtime.kv_codes import CODE_DTYPES
 from runtime.stream import make_stream
 
 Pairs = Sequence[tuple[int, int]]
@@ -17,10 +17,18 @@ Pairs = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class LayerKV:
-    """Keys and values of one layer."""
+    """Keys and values of one layer; of a quantised cache codes, which stand for code * scale."""
 
     key: torch.Tensor  # [num_blocks, block_size, num_kv_heads, head_dim]
     value: torch.Tensor  # the same
+    scales: tuple[torch.Tensor, ...] = ()
+    """None of plain numbers; else of keys and of values, float32 [num_blocks, block_size,
+    num_kv_heads] each."""
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether keys and values are codes."""
+        return bool(self.scales)
 
 
 class KVCache:
@@ -39,60 +47,62 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
+        kv_dtype: str = "auto",
     ) -> None:
-        block = (block_size, num_kv_heads, head_dim)
-        self._stream = make_stream(device)
-        # Zeroed, so that block 0 never holds NaN.
-        self._device = _zeros(
-            (num_layers, 2, num_blocks, *block), dtype, device
-        )  # [num_layers, key or value, num_blocks, block_size, num_kv_heads, head_dim]
-        # On the host a block is in one piece over all layers: few large copies instead of many.
-        self._host = self._stream.host_buffer((num_host_blocks, num_layers, 2, *block), dtype)
+        """Allocate; `dtype` is that of keys and values when they come, `kv_dtype` as they stay."""
+        self.dtype = dtype
         self.block_size = block_size
-        self.layers = tuple(LayerKV(pair[0], pair[1]) for pair in self._device)
+        self._stream = make_stream(device)
+        slots = (block_size, num_kv_heads)
+        counts = (num_layers, num_blocks, num_host_blocks)
+        # Codes are moved as bytes, for not every operation that moves knows every type of them.
+        stored = dtype if kv_dtype == "auto" else torch.uint8
+        numbers = BlockTensor(*counts, (*slots, head_dim), stored, device, self._stream)
+        self.tensors: tuple[BlockTensor, ...] = (numbers,)
+        """Keys and values, then their scales where they are codes."""
+        if kv_dtype == "auto":
+            self.layers = tuple(LayerKV(pair[0], pair[1]) for pair in numbers.device)
+            return
+        scales = BlockTensor(*counts, slots, torch.float32, device, self._stream)
+        self.tensors = (numbers, scales)
+        codes = numbers.device.view(CODE_DTYPES[kv_dtype])
+        self.layers = tuple(
+            LayerKV(pair[0], pair[1], (of[0], of[1]))
+            for pair, of in zip(codes, scales.device, strict=True)
+        )
 
     @property
     def bytes_per_block(self) -> int:
         """Of all layers together."""
-        return int(self._device[:, :, 0].numel() * self._device.element_size())
+        return sum(tensor.bytes_per_block for tensor in self.tensors)
 
     def clear_trash(self) -> None:
         """Zero block 0 again after what was run at start to measure or to capture."""
-        self._device[:, :, TRASH_BLOCK].zero_()
+        for tensor in self.tensors:
+            tensor.clear_trash()
 
     def swap_out(self, pairs: Pairs) -> None:
         """Save (device block, host block)."""
         if pairs:
             sources, targets = zip(*pairs, strict=True)
-            gathered = self._device.index_select(2, self._send(sources))
-            gathered = gathered.movedim(2, 0).contiguous()  # [num_pairs, num_layers, 2, ...]
-            for block, target in zip(gathered, targets, strict=True):
-                self._stream.copy(block, self._host[target])
+            sent = self._send(sources)
+            for tensor in self.tensors:
+                tensor.swap_out(sent, targets)
 
     def swap_in(self, pairs: Pairs) -> None:
         """Restore (host block, device block)."""
         if pairs:
             sources, targets = zip(*pairs, strict=True)
-            shape = (len(pairs), *self._host.shape[1:])
-            gathered = torch.empty(shape, dtype=self._device.dtype, device=self._device.device)
-            for source, block in zip(sources, gathered, strict=True):
-                self._stream.copy(self._host[source], block)
-            self._device.index_copy_(2, self._send(targets), gathered.movedim(0, 2))
+            sent = self._send(targets)
+            for tensor in self.tensors:
+                tensor.swap_in(sources, sent)
 
     def copy(self, pairs: Pairs) -> None:
         """Copy (source, destination) on the device; no destination is a source."""
         if pairs:
-            sources, targets = zip(*pairs, strict=True)
-            saved = self._device.index_select(2, self._send(sources))
-            self._device.index_copy_(2, self._send(targets), saved)
+            sources, targets = (self._send(blocks) for blocks in zip(*pairs, strict=True))
+            for tensor in self.tensors:
+                tensor.copy(sources, targets)
 
     def _send(self, block_ids: Sequence[int]) -> torch.Tensor:
         return self._stream.send(np.array(block_ids, dtype=np.int64))
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros; on the host they take no memory until written, which torch's own do at once."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    bytes_ = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(bytes_).view(dtype).view(shape)

@@ -13,7 +13,7 @@ def plan_memory(
     config: EngineConfig,
     model: ModelSizes,
     block_size: int,
-    element_bytes: int,
+    token_bytes: int,
     *,
     kv_bytes: int | None = None,
     is_asynchronous: bool,
@@ -24,7 +24,7 @@ def plan_memory(
         config: of the engine.
         model: of the model.
         block_size: tokens per block.
-        element_bytes: of one number in the KV cache.
+        token_bytes: of one token in the KV cache, in all layers.
         kv_bytes: what there is for the KV cache; None for `kv_cache_bytes` of `config`.
         is_asynchronous: whether the device runs by itself.
 
@@ -36,9 +36,7 @@ def plan_memory(
         raise InvalidParameterError(
             "max_model_len", max_len, f"at most {model.max_position}, the model's context"
         )
-    bytes_per_block = (
-        model.num_layers * 2 * block_size * model.num_kv_heads * model.head_dim * element_bytes
-    )
+    bytes_per_block = block_size * token_bytes
     num_blocks = config.num_blocks
     if num_blocks is None:
         useful = 1 + config.max_num_seqs * -(-max_len // block_size)

@@ -17,16 +17,19 @@ _LONG_PROMPT = 256
 _SHORT_OUTPUT = 32
 
 
-def measure_kv(folder: Path, dtype: str, workload: Workload) -> dict[str, Any]:
+def measure_kv(
+    folder: Path, dtype: str, workload: Workload, kv_cache_dtype: str = "auto"
+) -> dict[str, Any]:
     """Serve the workload once more and count blocks after every step.
 
     Returns:
         `prefix_hit_rate`: share of prompt tokens found in the prefix cache. `kv_waste`: mean over
         steps of the share of slots, in blocks that are held, that no known token is for; a block
-        that several sequences share counts once. `parallel_sampling`: most blocks held by one
+        that several sequences share counts once. `bytes_per_token`: of all layers, scales included;
+        `blocks_per_gib`: what of them fits. `parallel_sampling`: most blocks held by one
         request of n=4, and by four requests that cannot share, over a prompt of 256 tokens.
     """
-    config = EngineConfig(folder, dtype=dtype, skip_tokenizer=True)
+    config = EngineConfig(folder, dtype=dtype, kv_cache_dtype=kv_cache_dtype, skip_tokenizer=True)
     engine = LLMEngine(config)
     wastes: list[float] = []
 
@@ -41,6 +44,8 @@ def measure_kv(folder: Path, dtype: str, workload: Workload) -> dict[str, Any]:
     alone = _most_held(config, engine, num_requests=_NUM_SAMPLES, n=1)
     return {
         "block_size": engine.scheduler.config.block_size,
+        "bytes_per_token": engine.plan.kv.token_bytes(engine.plan.model),
+        "blocks_per_gib": (1 << 30) // engine.plan.bytes_per_block,
         "prefix_hit_rate": stats.num_prefix_hits / max(1, stats.num_prefix_queries),
         "kv_waste": sum(wastes) / max(1, len(wastes)),
         "parallel_sampling": {
@@ -69,6 +74,7 @@ def _most_held(config: EngineConfig, engine: LLMEngine, *, num_requests: int, n:
         EngineConfig(
             config.model,
             dtype=config.dtype,
+            kv_cache_dtype=config.kv_cache_dtype,
             skip_tokenizer=True,
             enable_prefix_caching=False,
         ),

@@ -53,7 +53,7 @@ def print_report(report: Mapping[str, Any]) -> None:
     print(
         f"{report['workload']}: {report['num_requests']} requests, {report['num_prompt_tokens']} "
         f"tokens in, {report['num_output_tokens']} out, {report['threads']} threads, "
-        f"{report['dtype']}, {report['rounds']} rounds"
+        f"{report['dtype']}, KV cache {report['kv_dtype']}, {report['rounds']} rounds"
     )
     table = Table(box=None, pad_edge=False)
     for column in _COLUMNS:
@@ -77,6 +77,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     sampling = kv["parallel_sampling"]
     print(
         f"prefix cache hits {kv['prefix_hit_rate']:.1%}; KV slots unused {kv['kv_waste']:.1%} "
-        f"(blocks of {kv['block_size']}); n={sampling['n']} holds {sampling['blocks_shared']} "
-        f"blocks, {sampling['blocks_unshared']} without sharing: {sampling['saving']:.0%} less"
+        f"(blocks of {kv['block_size']}, {kv['blocks_per_gib']} in a GiB, "
+        f"{kv['bytes_per_token']} bytes a token); "
+        f"n={sampling['n']} holds {sampling['blocks_shared']} blocks, "
+        f"{sampling['blocks_unshared']} without sharing: {sampling['saving']:.0%} less"
     )

@@ -48,6 +48,8 @@ class Setup:
     dtype: str
     threads: int
     max_len: int
+    kv_cache_dtype: str = "auto"
+    """Of the engine alone."""
 
 
 class Worker:
@@ -71,6 +73,7 @@ class Worker:
                 "contender": name,
                 "folder": str(setup.folder.resolve()),
                 "dtype": setup.dtype,
+                "kv_cache_dtype": setup.kv_cache_dtype,
                 "threads": setup.threads,
                 "max_len": setup.max_len,
             }

@@ -25,7 +25,7 @@ def main() -> None:
     import torch
     from transformers.utils import logging
 
-    from runtime.bench.contenders import CONTENDERS
+    from runtime.bench.contenders import CONTENDERS, prepare_engine
     from runtime.bench.kv_facts import measure_kv
     from runtime.bench.workload import Workload
 
@@ -33,13 +33,17 @@ def main() -> None:
     logging.set_verbosity_error()
     torch.set_num_threads(setup["threads"])
     folder = Path(setup["folder"])
-    run = CONTENDERS[setup["contender"]](folder, setup["dtype"], setup["max_len"])
+    dtype, kv_dtype = setup["dtype"], setup["kv_cache_dtype"]
+    if setup["contender"] == "engine":
+        run = prepare_engine(folder, dtype, setup["max_len"], kv_dtype)
+    else:
+        run = CONTENDERS[setup["contender"]](folder, dtype, setup["max_len"])
     _answer(answers, {"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
         workload = Workload.from_json(request["workload"])
         if request["what"] == "kv":
-            _answer(answers, measure_kv(folder, setup["dtype"], workload))
+            _answer(answers, measure_kv(folder, dtype, workload, kv_dtype))
             continue
         started, cpu_started = time.perf_counter(), time.process_time()
         run(workload, request["batch_size"])

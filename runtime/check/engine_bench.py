@@ -28,10 +28,12 @@ class EngineBench:
         ops: str = "auto",
         results: Path | None = None,
         enforce_eager: bool = False,
+        kv_cache_dtype: str = "auto",
     ) -> None:
         self._config = EngineConfig(
             folder,
             dtype=dtype,
+            kv_cache_dtype=kv_cache_dtype,
             model_impl=model_impl,
             max_model_len=max_len,
             max_num_seqs=32,

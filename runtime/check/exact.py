@@ -40,6 +40,19 @@ def _check(
     runs: Sequence[ReferenceRun],
     params: SamplingParams,
 ) -> Outcome:
+    outputs, note = run_scenario(bench, scenario, runs, params)
+    num_tokens = sum(len(run.tokens) for run in runs)
+    mismatch = first_mismatch(runs, outputs)
+    return Outcome(Tier.EXACT, scenario.name, num_tokens, note, mismatch)
+
+
+def run_scenario(
+    bench: EngineBench,
+    scenario: Scenario,
+    runs: Sequence[ReferenceRun],
+    params: SamplingParams,
+) -> tuple[list[RequestOutput], str]:
+    """Run the prompts; returns their outputs, and how much of what is special took place."""
     engine = bench.engine(scenario)
     prompts = [run.prompt for run in runs]
     each = [params] * len(runs)
@@ -52,13 +65,7 @@ def _check(
         note = f"{stats.num_prefix_hits} tokens from the cache"
     if scenario.preemption is not None:
         note = f"{stats.num_preemptions[scenario.preemption.value]} preemptions"
-    return Outcome(
-        Tier.EXACT,
-        scenario.name,
-        sum(len(run.tokens) for run in runs),
-        note,
-        first_mismatch(runs, outputs),
-    )
+    return outputs, note
 
 
 def first_mismatch(

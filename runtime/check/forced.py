@@ -1,8 +1,13 @@
-"""The second and third tier: half precision, judged by what half precision costs Hugging Face.
+"""The second and third tier: rounding, judged by what the same rounding costs Hugging Face.
 
-The noise is measured: how far Hugging Face's half-precision log-probabilities are from its own in
-fp32, along the same tokens. The engine may be as far, with a margin for the maximum of a sample,
+Rounded are all numbers, in half precision, or those of a quantised KV cache, or both. The noise is
+measured: how far Hugging Face's rounded log-probabilities are from its own in fp32 with a plain
+cache, along the same tokens. The engine may be as far, with a margin for the maximum of a sample,
 and may prefer another token only where Hugging Face's two are closer than that.
+
+In fp32 with a quantised cache both sides have nearly all codes in common: only a number on the
+verge of two may get either. There the engine is held to Hugging Face's rounded side, and to a
+tenth of the noise.
 """
 
 from __future__ import annotations
@@ -14,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from runtime.check.engine_bench import run_all
-from runtime.check.exact import describe, first_difference
+from runtime.check.engine_bench import EngineBench, run_all
+from runtime.check.exact import describe, first_difference, run_scenario
 from runtime.check.outcome import Mismatch, Outcome, Tier
 from runtime.check.reference import ReferenceRun
+from runtime.check.scenarios import Scenario
 from runtime.engine import LLMEngine
 from runtime.sampler import PendingSamples, SamplingPlan
 from runtime.sampling_params import SamplingParams
@@ -28,6 +34,9 @@ _MEAN_MARGIN = 1.5
 """The engine's mean error over Hugging Face's: a mistake moves all positions."""
 _MAX_MARGIN = 4.0
 """The engine's error at any one position over Hugging Face's largest."""
+_SHARED_CODES = 0.1
+"""Noise between two sides that share their codes, over what the codes cost. Errors add up as
+squares: one code in a thousand that is another makes a thirtieth."""
 _FLOOR = 1e-5
 """Error that is never held against the engine."""
 
@@ -62,7 +71,7 @@ class ForcedSampler:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Error of half precision on the reference's side, in nats."""
+    """Error of rounding on the reference's side, in nats."""
 
     mean: float
     largest: float
@@ -75,23 +84,33 @@ class Noise:
         ).abs()
         return cls(errors.mean().item(), errors.max().item())
 
+    def reduced(self) -> Noise:
+        """What is left of it between two sides that share their codes."""
+        return Noise(_SHARED_CODES * self.mean, _SHARED_CODES * self.largest)
+
     @property
     def tie(self) -> float:
-        """Gap between two tokens that half precision may close: each may be off by the most."""
+        """Gap between two tokens that rounding may close: each may be off by the most."""
         return 2 * self.largest + _FLOOR
 
 
 def check_forced(
-    engine: LLMEngine, runs: Sequence[ReferenceRun], exact: Sequence[torch.Tensor]
+    engine: LLMEngine,
+    runs: Sequence[ReferenceRun],
+    exact: Sequence[torch.Tensor],
+    *,
+    shares_codes: bool = False,
 ) -> Outcome:
     """Decode Hugging Face's tokens, one at a time, and compare at every position.
 
     Args:
-        engine: in half precision; its sampler is replaced.
-        runs: in half precision.
-        exact: log-probabilities of the same tokens in fp32.
+        engine: with rounding; its sampler is replaced.
+        runs: with the same rounding.
+        exact: log-probabilities of the same tokens in fp32, from a plain cache.
+        shares_codes: whether all rounding is that of a quantised cache, on fp32 numbers.
     """
     noise = Noise.measure(runs, exact)
+    limit = noise.reduced() if shares_codes else noise
     sampler = ForcedSampler(runs)
     engine.runner.sampler = sampler
     params = [
@@ -99,14 +118,14 @@ def check_forced(
     ]
     run_all(engine, [run.prompt for run in runs], params)
     errors = [
-        _at_tokens(run, found - wide).abs()
+        _at_tokens(run, found - (run.logprobs if shares_codes else wide)).abs()
         for run, found, wide in zip(runs, sampler.logprobs, exact, strict=True)
     ]
     flat = torch.cat(errors)
     mean, largest = flat.mean().item(), flat.max().item()
     mismatch = None
     for index, error in enumerate(errors):
-        bad = (error > _MAX_MARGIN * noise.largest + _FLOOR).nonzero()
+        bad = (error > _MAX_MARGIN * limit.largest + _FLOOR).nonzero()
         if len(bad) and mismatch is None:
             mismatch = _mismatch(index, int(bad[0]), runs[index], sampler.logprobs[index])
     flips = 0
@@ -114,13 +133,14 @@ def check_forced(
         for position, token_id in enumerate(sampler.logprobs[index].argmax(dim=-1).tolist()):
             flips += token_id != run.tokens[position]
             gap = run.logprobs[position, run.tokens[position]] - run.logprobs[position, token_id]
-            if gap > noise.tie and mismatch is None:
+            if gap > limit.tie and mismatch is None:
                 mismatch = _mismatch(index, position, run, sampler.logprobs[index])
     problem = None
-    if mean > _MEAN_MARGIN * noise.mean + _FLOOR:
-        problem = f"mean error {mean:.2e}, Hugging Face's own is {noise.mean:.2e}"
+    off = "off Hugging Face with the same codes" if shares_codes else "error"
+    if mean > _MEAN_MARGIN * limit.mean + _FLOOR:
+        problem = f"{off}: mean {mean:.2e}, where Hugging Face's own error is {noise.mean:.2e}"
     note = (
-        f"error mean {mean:.1e}, max {largest:.1e}; Hugging Face's own {noise.mean:.1e}, "
+        f"{off} mean {mean:.1e}, max {largest:.1e}; Hugging Face's own error {noise.mean:.1e}, "
         f"{noise.largest:.1e}; {flips} near-ties preferred otherwise"
     )
     num_tokens = sum(len(run.tokens) for run in runs)
@@ -128,15 +148,20 @@ def check_forced(
 
 
 def check_free(
-    engine: LLMEngine,
+    bench: EngineBench,
+    scenario: Scenario,
     runs: Sequence[ReferenceRun],
     exact: Sequence[torch.Tensor],
     num_tokens: int,
+    *,
+    shares_codes: bool = False,
 ) -> Outcome:
-    """Decode freely; the first token that differs must have been a near-tie."""
+    """Decode freely in a scenario; the first token that differs must have been a near-tie."""
     noise = Noise.measure(runs, exact)
-    params = [SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0)] * len(runs)
-    outputs = run_all(engine, [run.prompt for run in runs], params)
+    if shares_codes:
+        noise = noise.reduced()
+    params = SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0)
+    outputs, special = run_scenario(bench, scenario, runs, params)
     mismatch = None
     num_flips = num_compared = 0
     for index, (run, output) in enumerate(zip(runs, outputs, strict=True)):
@@ -153,7 +178,8 @@ def check_free(
         if not is_tie and mismatch is None:
             mismatch = describe(index, position, run, output)
     note = f"{num_flips} of {len(runs)} prompts went apart at a near-tie (within {noise.tie:.1e})"
-    return Outcome(Tier.FREE, "all at once", num_compared, note, mismatch)
+    note = "; ".join(filter(None, (special, note)))
+    return Outcome(Tier.FREE, scenario.name, num_compared, note, mismatch)
 
 
 def _at_tokens(run: ReferenceRun, values: torch.Tensor) -> torch.Tensor:

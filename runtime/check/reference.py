@@ -24,7 +24,14 @@ class ReferenceRun:
 class Reference:
     """A model as transformers runs it, with eager attention and one prompt at a time."""
 
-    def __init__(self, folder: Path, dtype: str, eos_token_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str,
+        eos_token_ids: Sequence[int],
+        kv_cache_dtype: str = "auto",
+    ) -> None:
+        """Load it; with a `kv_cache_dtype` its cache is rounded as the engine's is."""
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         self._model: Any = AutoModelForCausalLM.from_pretrained(
@@ -34,6 +41,7 @@ class Reference:
             local_files_only=True,
             trust_remote_code=False,
         ).eval()
+        self._kv_cache_dtype = kv_cache_dtype
         # Penalties and the like in the folder's generation_config.json are not the model's.
         self._model.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=list(eos_token_ids) or None, pad_token_id=0
@@ -48,6 +56,7 @@ class Reference:
             max_new_tokens=num_tokens,
             output_logits=True,
             return_dict_in_generate=True,
+            **self._cache(),
         )
         logits = torch.cat(done.logits).float()  # [num_tokens, vocab_size]
         tokens = done.sequences[0, len(prompt) :].tolist()
@@ -57,5 +66,12 @@ class Reference:
         """Log-probabilities at another run's tokens, in one pass: [num_tokens, vocab_size]."""
         ids = torch.tensor([[*run.prompt, *run.tokens]])
         with torch.inference_mode():
-            logits = self._model(ids).logits[0, len(run.prompt) - 1 : -1].float()
+            logits = self._model(ids, **self._cache()).logits[0, len(run.prompt) - 1 : -1].float()
         return torch.log_softmax(logits, dim=-1)
+
+    def _cache(self) -> dict[str, Any]:
+        if self._kv_cache_dtype == "auto":
+            return {}
+        from runtime.check.rounded_cache import RoundedCache
+
+        return {"past_key_values": RoundedCache(self._model.config, self._kv_cache_dtype)}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.cli.engine_options import add_kv_cache_dtype
 from runtime.config import DTYPE_NAMES
 from runtime.errors import InvalidParameterError
 
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of every contender; default auto: what the engine computes the checkpoint in",
     )
+    add_kv_cache_dtype(parser)
     parser.add_argument("--threads", type=int, help="default: physical cores that may be used")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -86,11 +88,15 @@ def handle(options: argparse.Namespace) -> int:
             "workload", options.workload, f"within the model's context, {config.max_position}"
         )
     dtype = options.dtype
+    plan = plan_engine(
+        EngineConfig(options.model, dtype=dtype, kv_cache_dtype=options.kv_cache_dtype)
+    )
     if dtype == "auto":
-        dtype = plan_engine(EngineConfig(options.model)).dtype_name
+        dtype = plan.dtype_name
     names = ("engine", *options.against)
     rounds = options.rounds or (_ROUNDS_AGAINST if options.against else 1)
-    setup = Setup(options.model, dtype, options.threads or default_threads(), workload.max_len)
+    threads = options.threads or default_threads()
+    setup = Setup(options.model, dtype, threads, workload.max_len, options.kv_cache_dtype)
     scores, kv = take_turns(names, setup, workload, rounds)
     report = {
         "command": ["runtime", *sys.argv[1:]],
@@ -101,6 +107,7 @@ def handle(options: argparse.Namespace) -> int:
         "num_output_tokens": workload.num_output_tokens,
         "threads": setup.threads,
         "dtype": dtype,
+        "kv_dtype": plan.kv.words,
         "rounds": rounds,
         "contenders": summarise(workload, scores),
         "kv": kv,

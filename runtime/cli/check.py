@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.cli.engine_options import (
+    add_kv_cache_dtype,
     add_model_impl,
     add_ops_arguments,
     note_impl,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   runtime check path/to/model                  fp32: the same tokens in every scenario
   runtime check path/to/model --dtype bf16     log-probabilities along Hugging Face's tokens
+  runtime check path/to/model --kv-cache-dtype int8    the same, beside HF with its cache rounded
   runtime check path/to/model --prompts 12 --max-tokens 200 --json
   runtime check path/to/model --ops interpreter --prompts 2 --max-tokens 4
 
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32"
     )
+    add_kv_cache_dtype(parser)
     add_model_impl(parser)
     parser.add_argument("--prompts", type=int, default=6, help="random prompts (default 6)")
     parser.add_argument("--max-tokens", type=int, default=64, help="per prompt (default 64)")
@@ -99,21 +102,27 @@ def _checks(
     from runtime.check.scenarios import SCENARIOS
 
     logging.disable_progress_bar()
-    reference = Reference(options.model, options.dtype, sorted(config.eos_token_ids))
+    eos = sorted(config.eos_token_ids)
+    reference = Reference(options.model, options.dtype, eos, options.kv_cache_dtype)
     runs = [reference.run(prompt, options.max_tokens) for prompt in prompts]
     del reference
     max_len = max(map(len, prompts)) + options.max_tokens
-    if options.dtype == "fp32":
+    if options.dtype == "fp32" and options.kv_cache_dtype == "auto":
         bench = _bench(options, max_len)
         yield from check_exact(bench, runs, options.max_tokens)
         return
-    wide = Reference(options.model, "fp32", sorted(config.eos_token_ids))
+    wide = Reference(options.model, "fp32", eos)
     exact = [wide.score(run) for run in runs]
     del wide
     bench = _bench(options, max_len)
     together = next(scenario for scenario in SCENARIOS if scenario.name == "all at once")
-    yield check_forced(bench.engine(together), runs, exact)
-    yield check_free(bench.engine(together), runs, exact, options.max_tokens)
+    shares_codes = options.dtype == "fp32"
+    yield check_forced(bench.engine(together), runs, exact, shares_codes=shares_codes)
+    # In half precision every way of cutting the work has a rounding of its own.
+    for scenario in SCENARIOS if options.dtype == "fp32" else (together,):
+        yield check_free(
+            bench, scenario, runs, exact, options.max_tokens, shares_codes=shares_codes
+        )
 
 
 def _bench(options: argparse.Namespace, max_len: int) -> EngineBench:
@@ -127,12 +136,20 @@ def _bench(options: argparse.Namespace, max_len: int) -> EngineBench:
         options.ops,
         options.results,
         options.enforce_eager,
+        options.kv_cache_dtype,
     )
+
+
+def _types(options: argparse.Namespace) -> str:
+    """What is rounded, on both sides."""
+    if options.kv_cache_dtype == "auto":
+        return str(options.dtype)
+    return f"{options.dtype}, KV cache {options.kv_cache_dtype} on both sides"
 
 
 def _print(options: argparse.Namespace, outcomes: list[Outcome]) -> None:
     table = Table(
-        title=f"{options.model} against transformers, {options.dtype}",
+        title=f"{options.model} against transformers, {_types(options)}",
         title_justify="left",
         title_style="bold",
         box=None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime import interpreter
-from runtime.config import DTYPE_NAMES, MODEL_IMPLS, EngineConfig
+from runtime.config import DTYPE_NAMES, KV_CACHE_DTYPES, MODEL_IMPLS, EngineConfig
 from runtime.errors import InvalidParameterError
 from runtime.ops import OPERATION_SETS
 from runtime.preemption import PreemptionMode
@@ -30,6 +30,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, utilization: float | N
     parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
     group = parser.add_argument_group("engine")
     group.add_argument("--dtype", choices=DTYPE_NAMES, default=default["dtype"])
+    add_kv_cache_dtype(group)
     add_model_impl(group)
     add_ops_arguments(group)
     group.add_argument(
@@ -123,6 +124,16 @@ def add_model_impl(parser: argparse.ArgumentParser | argparse._ArgumentGroup) ->
     )
 
 
+def add_kv_cache_dtype(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare --kv-cache-dtype."""
+    parser.add_argument(
+        "--kv-cache-dtype",
+        choices=KV_CACHE_DTYPES,
+        default="auto",
+        help="of keys and values; int8 and fp8: scaled by token and head (default auto: --dtype)",
+    )
+
+
 def note_impl(model: ModelSizes) -> None:
     """Say on standard error where transformers' code computes the model."""
     if model.impl != "native":
@@ -186,6 +197,7 @@ def engine_config(options: argparse.Namespace, utilization: float | None = None)
     return EngineConfig(
         options.model,
         dtype=options.dtype,
+        kv_cache_dtype=options.kv_cache_dtype,
         model_impl=options.model_impl,
         ops=options.ops,
         results=options.results,

@@ -70,14 +70,15 @@ class OperationSet(Protocol):
         """Return the type to compute a checkpoint of this type in, if the caller has no wish."""
         ...
 
-    def choose_block_size(self, dtype: str, max_model_len: int) -> BlockSizeChoice:
-        """Choose where the caller has no wish."""
+    def choose_block_size(self, dtype: str, kv_dtype: str, max_model_len: int) -> BlockSizeChoice:
+        """Choose where the caller has no wish; `kv_dtype` as in `resolve`."""
         ...
 
-    def resolve(self, dtype: str, block_size: int, limits: StepLimits) -> None:
+    def resolve(self, dtype: str, kv_dtype: str, block_size: int, limits: StepLimits) -> None:
         """Settle what runs the model's operations; called before weights are loaded.
 
-        Engines that share a model call it once each; dtype and max_model_len are then the same.
+        `kv_dtype` is that of the KV cache: "auto" for `dtype`, "int8" or "fp8". Engines that share
+        a model call it once each; both types and max_model_len are then the same.
         """
         ...
 
@@ -129,12 +130,13 @@ class OperationSet(Protocol):
     ) -> torch.Tensor:
         """Rotate queries and keys, write keys and values to their slots; returns the queries.
 
+        Into a quantised cache go their codes and scales, as `kv_codes.quantise` makes them.
         query is [num_tokens, num_heads, head_dim], key and value have num_kv_heads.
         """
         ...
 
     def write(self, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: Any) -> None:
-        """Write keys and values, as they are, to their slots.
+        """Write keys and values, not rotated, to their slots.
 
         Both are [num_tokens, num_kv_heads, head_dim]; their strides may be any.
         """

@@ -13,7 +13,8 @@ from runtime.errors import InvalidParameterError
 from runtime.gpu import named_gpu
 from runtime.ops.limits import StepLimits
 from runtime.ops.request import OpsRequest
-from runtime.ops.triton_ops import TritonOps, load_kernels
+from runtime.ops.triton_kernels import load_kernels
+from runtime.ops.triton_ops import TritonOps
 
 _GPU = "a100"
 """Whose kernels are interpreted, unless another is named."""
@@ -28,11 +29,11 @@ class InterpreterOps(TritonOps):
         """Take the checkpoint's, or fp32 for bf16, which holds every bf16 number."""
         return "fp32" if checkpoint == "bf16" else checkpoint
 
-    def resolve(self, dtype: str, block_size: int, limits: StepLimits) -> None:
+    def resolve(self, dtype: str, kv_dtype: str, block_size: int, limits: StepLimits) -> None:
         """Choose kernels for the model's layers."""
         if dtype == "bf16":
             raise InvalidParameterError("dtype", dtype, "fp32 or fp16 in Triton's interpreter")
-        super().resolve(dtype, block_size, limits)
+        super().resolve(dtype, kv_dtype, block_size, limits)
 
 
 def make(request: OpsRequest) -> InterpreterOps:

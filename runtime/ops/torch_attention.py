@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from runtime.kv_cache import LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec
+from runtime.ops.torch_kv import read
 
 _MASKED_ELEMENTS = 1 << 22
 """Scores of a masked prefill at once, about: the longer the context, the fewer query rows."""
@@ -46,14 +47,19 @@ class AttentionPlan:
         device = tables.block_table.device
         return tuple(_place(row[: -(-length // size)], device) for row, length in rows)
 
-    def context(self, kv: LayerKV, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def context(
+        self, kv: LayerKV, index: int, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a sequence, each [context_len, num_kv_heads, head_dim].
 
-        They may lie in memory that the next call for this step writes over.
+        A quantised cache's are made `dtype`; others are of that type. They may lie in
+        memory that the next call for this step writes over.
         """
         place = self.places[index]
         length = self.step.context_lens[index]
-        if isinstance(place, slice):
+        if kv.is_quantised:
+            key, value = read(kv, place, dtype)
+        elif isinstance(place, slice):
             key, value = kv.key[place], kv.value[place]
         else:
             key, value = self._gather(kv, place)
@@ -96,7 +102,7 @@ def attend(
     row = 0
     for index, count in enumerate(plan.step.query_lens):
         rows = slice(row, row + count)
-        key, value = plan.context(kv, index)
+        key, value = plan.context(kv, index, query.dtype)
         if count == 1:
             out[rows] = _decode(query[rows], key, value, spec)
         else:

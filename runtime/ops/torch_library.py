@@ -14,6 +14,8 @@ from runtime.ops.base import AttentionSpec
 from runtime.ops.torch_build import load_library
 
 _ELEMENTS: dict[torch.dtype, str] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+_CODES = {torch.float32: 0, torch.bfloat16: 0, torch.int8: 1, torch.float8_e4m3fn: 2}
+"""What a KV cache of a type is to codes.h."""
 
 
 class PackedLinear(ctypes.Structure):
@@ -47,6 +49,9 @@ class AttentionStep(ctypes.Structure):
         ("window", c_int64),
         ("scale", c_float),
         ("softcap", c_float),
+        ("codes", c_int32),
+        ("key_scales", c_void_p),
+        ("value_scales", c_void_p),
     )
 
 
@@ -65,7 +70,7 @@ class CpuKernels:
             library, "attention", None, POINTER(AttentionStep), p, n, p, p, p, i
         )
         self._rms_norm = _function(library, "rms_norm", None, *[p] * 6, *[n] * 4, f, i)
-        self._rotate = _function(library, "rotate_and_write", None, *[p] * 8, *[n] * 8, i)
+        self._rotate = _function(library, "rotate_and_write", None, *[p] * 10, *[n] * 8, i, i)
         self._scratch = torch.empty(0)
 
     @classmethod
@@ -137,15 +142,19 @@ class CpuKernels:
     ) -> torch.Tensor:
         """Rotate queries in place and return them; write rotated keys, and values, to their slots.
 
+        Into a quantised cache go codes, of heads of at most `most_head_dim`.
         rope_table is [max_len, 2, rotary_dim / 2].
         """
         query, key, value = _by_token(query), _by_token(key), _by_token(value)
+        key_scales, value_scales = _scales(kv)
         self._rotate(
             query.data_ptr(),
             key.data_ptr(),
             value.data_ptr(),
             kv.key.data_ptr(),
             kv.value.data_ptr(),
+            key_scales,
+            value_scales,
             rope_table.data_ptr(),
             step.positions.data_ptr(),
             step.slot_mapping.data_ptr(),
@@ -157,6 +166,7 @@ class CpuKernels:
             query.stride(0),
             key.stride(0),
             value.stride(0),
+            _CODES[kv.key.dtype],
             torch.get_num_threads(),
         )
         return query
@@ -182,6 +192,8 @@ class CpuKernels:
             spec.window or 0,
             spec.scale,
             spec.softcap or 0.0,
+            _CODES[kv.key.dtype],
+            *_scales(kv),
         )
         self._attention(
             layout,
@@ -193,6 +205,14 @@ class CpuKernels:
             torch.get_num_threads(),
         )
         return out
+
+
+def _scales(kv: LayerKV) -> tuple[int | None, int | None]:
+    """Where a layer's scales lie; None of plain numbers."""
+    if not kv.is_quantised:
+        return None, None
+    key_scales, value_scales = kv.scales
+    return key_scales.data_ptr(), value_scales.data_ptr()
 
 
 def _by_token(x: torch.Tensor) -> torch.Tensor:

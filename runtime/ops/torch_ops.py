@@ -15,6 +15,7 @@ from runtime.ops.base import AttentionSpec, BlockSizeChoice, Linear
 from runtime.ops.limits import StepLimits
 from runtime.ops.request import OpsRequest
 from runtime.ops.torch_attention import AttentionPlan, attend
+from runtime.ops.torch_kv import write
 from runtime.ops.torch_library import CpuKernels
 from runtime.ops.torch_linear import native_dtypes, prepare_linear, uses_kernels
 from runtime.ops.torch_pack import FUSED_ACTIVATIONS, CpuLinear
@@ -43,13 +44,13 @@ class TorchOps:
         """Take the checkpoint's type where the CPU has it, else fp32."""
         return checkpoint if checkpoint in native_dtypes() else "fp32"
 
-    def choose_block_size(self, dtype: str, max_model_len: int) -> BlockSizeChoice:
+    def choose_block_size(self, dtype: str, kv_dtype: str, max_model_len: int) -> BlockSizeChoice:
         """Choose eight everywhere: keys are read where they lie, so the size costs no time."""
         return BlockSizeChoice(
             TorchOps.block_size, "keys are read in place: small blocks waste least"
         )
 
-    def resolve(self, dtype: str, block_size: int, limits: StepLimits) -> None:
+    def resolve(self, dtype: str, kv_dtype: str, block_size: int, limits: StepLimits) -> None:
         """Nothing else is to be settled."""
         self.block_size = block_size
 
@@ -115,7 +116,7 @@ class TorchOps:
         """Rotate queries and keys, write keys and values to their slots."""
         assert plan.rope_table is not None, "the plan was made without a table of angles"
         kernels = self._kernels_of(query.dtype)
-        if kernels is not None:
+        if kernels is not None and (not kv.is_quantised or key.shape[2] <= kernels.most_head_dim):
             return kernels.rotate_and_write(query, key, value, kv, plan.rope_table, plan.step)
         self.write(_rotate(key, plan.angles), value, kv, plan)
         return _rotate(query, plan.angles)
@@ -123,10 +124,8 @@ class TorchOps:
     def write(
         self, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: AttentionPlan
     ) -> None:
-        """Write keys and values, as they are, to their slots."""
-        slots = plan.step.slot_mapping
-        kv.key.flatten(0, 1).index_copy_(0, slots, key)
-        kv.value.flatten(0, 1).index_copy_(0, slots, value)
+        """Write keys and values, not rotated, to their slots."""
+        write(key, value, kv, plan.step.slot_mapping)
 
     def attention(
         self, query: torch.Tensor, kv: LayerKV, plan: AttentionPlan, spec: AttentionSpec

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from autotune.registry import AutotuneError, TunedKernels
+from autotune.registry import TunedKernels
 from runtime import interpreter
 from runtime.block_size import choose_block_size
-from runtime.errors import DeviceError, KernelError
+from runtime.errors import DeviceError
 from runtime.gpu import FoundGpu, find_gpu, named_gpu
 from runtime.kernel_row import TORCH, KernelRow, OpsReport
 from runtime.kernel_set import Fallback, KernelSet, Served
-from runtime.kernel_table import KernelTable, LaunchTable
 from runtime.kv_cache import KVCache, LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec, BlockSizeChoice, Linear
 from runtime.ops.limits import StepLimits
-from runtime.ops.request import CacheWrite, Demands, MlpShape, NormShape, OpsRequest
+from runtime.ops.request import Demands, MlpShape, OpsRequest
 from runtime.ops.torch_attention import attend
 from runtime.ops.torch_ops import TorchOps
-from runtime.ops.triton_plan import AttentionKernels, TritonPlan
-from runtime.ops.triton_warm_up import warm_up_norm, warm_up_write
+from runtime.ops.triton_kernels import TritonKernels, load_kernels
+from runtime.ops.triton_plan import TritonPlan
+from runtime.ops.triton_warm_up import warm_up_attention, warm_up_norm, warm_up_write
 
 _TORCH_ROWS = (
     KernelRow("linears: qkv, output, down, head", "all", TORCH, reason="the vendor's library"),
@@ -42,14 +42,10 @@ class TritonOps:
         self._demands = demands
         self.block_size = 0
         self._torch = TorchOps(use_kernels=False)
-        self._dtype: str | None = None
-        self._limits: StepLimits | None = None
-        self._kernels: KernelSet | None = None
-        self._attention: dict[int, dict[AttentionSpec, AttentionKernels]] = {}
-        """Block size -> layers' kind of attention -> kernels."""
+        self._resolved: TritonKernels | None = None
+        self._resolved_for: tuple[str, str, int] | None = None
+        """Type, type of the KV cache, and max_model_len."""
         self._decodes: list[Served] = []
-        self._companions: dict[NormShape | CacheWrite, LaunchTable | None] = {}
-        """None where torch has to do it."""
         self._norms = {(norm.columns, norm.has_residual): norm for norm in demands.norms}
         self._writes = {
             (
@@ -64,47 +60,45 @@ class TritonOps:
         """Take the checkpoint's: every GPU of the table multiplies all three."""
         return checkpoint
 
-    def choose_block_size(self, dtype: str, max_model_len: int) -> BlockSizeChoice:
+    def choose_block_size(self, dtype: str, kv_dtype: str, max_model_len: int) -> BlockSizeChoice:
         """Take the one whose decode attention was tuned fastest for this model and GPU."""
-        return choose_block_size(self._tuned, self._demands, dtype, max_model_len)
+        return choose_block_size(self._tuned, self._demands, dtype, kv_dtype, max_model_len)
 
-    def resolve(self, dtype: str, block_size: int, limits: StepLimits) -> None:
+    def resolve(self, dtype: str, kv_dtype: str, block_size: int, limits: StepLimits) -> None:
         """Choose kernels for the model's layers; imports none of them."""
-        if self._kernels is None:
+        wanted = (dtype, kv_dtype, limits.max_model_len)
+        if self._resolved is None:
             stand_in = self._gpu.is_stand_in
-            self._kernels = KernelSet(self._tuned, dtype, limits, is_stand_in=stand_in)
-            self._dtype, self._limits = dtype, limits
-        assert self._limits is not None
-        assert (dtype, limits.max_model_len) == (self._dtype, self._limits.max_model_len), (
-            "engines that share a model share its type and length"
-        )
+            known = KernelSet(self._tuned, dtype, limits, kv_dtype=kv_dtype, is_stand_in=stand_in)
+            self._resolved, self._resolved_for = TritonKernels(known), wanted
+        assert wanted == self._resolved_for, "engines that share a model share types and length"
+        known = self._kernels.known
         self.block_size = block_size
         for spec in self._demands.attention:
-            self._decodes.append(self._kernels.decode(spec, block_size))
-            self._kernels.prefill(spec, block_size)
+            self._decodes.append(known.decode(spec, block_size))
+            known.prefill(spec, block_size)
         if self._demands.mlp is not None:
-            self._kernels.gate_up(self._demands.mlp)
+            known.gate_up(self._demands.mlp)
         for norm in self._demands.norms:
-            self._kernels.norm(norm)
+            known.norm(norm)
         for write in self._demands.writes:
-            self._kernels.write(write)
+            known.write(write)
 
     def start(self, cache: KVCache) -> None:
         """Import the kernels of the cache's block size, and run each once.
 
         Kernels of the MLP have been run when its weights were prepared.
         """
-        block = cache.layers[0]
         for norm in self._demands.norms:
-            table = self._companion(norm)
+            table = self._kernels.companion(norm)
             if table is not None:
-                warm_up_norm(table, norm, block)
+                warm_up_norm(table, norm, cache)
         for write in self._demands.writes:
-            table = self._companion(write)
+            table = self._kernels.companion(write)
             if table is not None:
-                warm_up_write(table, write, block)
+                warm_up_write(table, write, cache)
         for spec in self._demands.attention:
-            self._attention_kernels(spec, cache.block_size).warm_up(block, spec)
+            warm_up_attention(self._kernels.attention(spec, cache.block_size), spec, cache)
 
     @property
     def can_capture(self) -> bool:
@@ -113,7 +107,7 @@ class TritonOps:
 
     def report(self) -> OpsReport:
         """What was resolved, and what is left to torch."""
-        rows = [row for served in self._known.served for row in served.rows()]
+        rows = [row for served in self._kernels.known.served for row in served.rows()]
         return OpsReport(
             gpu=self._gpu.arch.name,
             gpu_note=self._gpu.note,
@@ -130,10 +124,10 @@ class TritonOps:
     ) -> Linear:
         """Prepare activation(gate) * up as one kernel, and run it once."""
         rows, k = weight.shape
-        served = self._known.gate_up(MlpShape(rows // 2, k, activation, bias is not None))
+        served = self._kernels.known.gate_up(MlpShape(rows // 2, k, activation, bias is not None))
         if isinstance(served, Fallback):
             return self._torch.gated_linear(weight, bias, activation)
-        table = self._bind(served)
+        table = self._kernels.bind(served)
         weight = weight.contiguous()
         num_sms = self._gpu.num_sms
 
@@ -149,7 +143,7 @@ class TritonOps:
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Norm of the last dimension, in float32."""
-        table = self._companion(self._norms[x.shape[-1], False])
+        table = self._kernels.companion(self._norms[x.shape[-1], False])
         if table is None:
             return self._torch.rms_norm(x, weight, eps)
         if x.stride(-1) != 1:
@@ -162,7 +156,7 @@ class TritonOps:
         self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Norm of x + residual, and that sum."""
-        table = self._companion(self._norms[x.shape[-1], True])
+        table = self._kernels.companion(self._norms[x.shape[-1], True])
         if table is None:
             return self._torch.add_rms_norm(x, residual, weight, eps)
         out, total = torch.empty_like(residual), torch.empty_like(residual)
@@ -182,20 +176,20 @@ class TritonOps:
         plan: TritonPlan,
     ) -> torch.Tensor:
         """Rotate queries, in place, and keys; write keys and values to their slots."""
-        table = self._companion(self._writes[query.shape[1], key.shape[1], key.shape[2]])
+        table = self._kernels.companion(self._writes[query.shape[1], key.shape[1], key.shape[2]])
         if table is None:
             return self._torch.rotate_and_write(query, key, value, kv, plan)
         assert plan.rope_table is not None, "the plan was made without a table of angles"
         step, table_of_angles = plan.step, plan.rope_table
         table.at(key.shape[0])(
-            *(query, query, key, value, kv.key, kv.value),
+            *(query, query, key, value, kv.key, kv.value, *kv.scales),
             *(step.slot_mapping, step.positions, table_of_angles),
         )
         return query
 
     def write(self, key: torch.Tensor, value: torch.Tensor, kv: LayerKV, plan: TritonPlan) -> None:
         """Write keys and values, as they are, to their slots."""
-        table = self._companion(self._writes[None, key.shape[1], key.shape[2]])
+        table = self._kernels.companion(self._writes[None, key.shape[1], key.shape[2]])
         if table is None:
             self._torch.write(key, value, kv, plan)
             return
@@ -204,7 +198,7 @@ class TritonOps:
         if value.stride(2) != 1:
             value = value.contiguous()
         slots = plan.step.slot_mapping
-        table.at(key.shape[0])(key, value, kv.key, kv.value, slots)
+        table.at(key.shape[0])(key, value, kv.key, kv.value, *kv.scales, slots)
 
     def attention(
         self, query: torch.Tensor, kv: LayerKV, plan: TritonPlan, spec: AttentionSpec
@@ -212,39 +206,16 @@ class TritonOps:
         """Decodes by one kernel, the rest by the other; all by torch where either is missing."""
         launches = plan.launches.get(spec)
         if launches is None:
-            kernels = self._attention_kernels(spec, plan.step.block_size)
+            kernels = self._kernels.attention(spec, plan.step.block_size)
             launches = plan.launches[spec] = plan.choose(kernels)
         if launches.is_torch:
             return attend(query, kv, plan, spec)
         return plan.attend(query, kv, launches, spec.scale)
 
     @property
-    def _known(self) -> KernelSet:
-        assert self._kernels is not None, "resolve() comes first"
-        return self._kernels
-
-    def _companion(self, wanted: NormShape | CacheWrite) -> LaunchTable | None:
-        if wanted not in self._companions:
-            known = self._known
-            served = known.norm(wanted) if isinstance(wanted, NormShape) else known.write(wanted)
-            self._companions[wanted] = None if isinstance(served, Fallback) else self._bind(served)
-        return self._companions[wanted]
-
-    def _attention_kernels(self, spec: AttentionSpec, block_size: int) -> AttentionKernels:
-        by_spec = self._attention.setdefault(block_size, {})
-        if spec not in by_spec:
-            tables = (self._known.decode(spec, block_size), self._known.prefill(spec, block_size))
-            decode, prefill = (
-                None if isinstance(served, Fallback) else self._bind(served) for served in tables
-            )
-            by_spec[spec] = AttentionKernels(decode, prefill)
-        return by_spec[spec]
-
-    def _bind(self, table: KernelTable) -> LaunchTable:
-        try:
-            return self._known.bind(table)
-        except AutotuneError as error:
-            raise KernelError(f"{table.operation}: {error}") from error
+    def _kernels(self) -> TritonKernels:
+        assert self._resolved is not None, "resolve() comes first"
+        return self._resolved
 
 
 def make(request: OpsRequest) -> TritonOps:
@@ -262,15 +233,3 @@ def make(request: OpsRequest) -> TritonOps:
             raise DeviceError("TRITON_INTERPRET is set: unset it, or use --ops interpreter")
         gpu = find_gpu(request.device)
     return TritonOps("triton", gpu, load_kernels(gpu, request), request.demands)
-
-
-def load_kernels(gpu: FoundGpu, request: OpsRequest) -> TunedKernels:
-    """Read what was tuned for a GPU.
-
-    Raises:
-        KernelError: the folder for generated code is unusable.
-    """
-    try:
-        return TunedKernels.load(gpu.arch.name, request.results)
-    except AutotuneError as error:
-        raise KernelError(str(error)) from error

@@ -20,19 +20,6 @@ class AttentionKernels:
     decode: LaunchTable | None
     prefill: LaunchTable | None
 
-    def warm_up(self, kv: LayerKV, spec: AttentionSpec) -> None:
-        """Run every kernel on one query over an empty context: reads no key, writes nothing."""
-        device = kv.key.device
-        query = kv.key.new_zeros((1, spec.num_heads, spec.head_dim))
-        table = torch.zeros((1, 16), dtype=torch.int32, device=device)
-        nothing = torch.zeros(1, dtype=torch.int32, device=device)
-        starts = torch.tensor([0, 1], dtype=torch.int32, device=device)
-        for launch in self.decode.distinct if self.decode is not None else ():
-            launch(torch.empty_like(query), query, kv.key, kv.value, table, nothing, spec.scale)
-        for launch in self.prefill.distinct if self.prefill is not None else ():
-            out = torch.empty_like(query)
-            launch(out, query, kv.key, kv.value, table, starts, nothing, spec.scale)
-
 
 @dataclass(frozen=True, slots=True)
 class StepLaunches:
@@ -98,6 +85,7 @@ class TritonPlan(AttentionPlan):
                 self._block_table[:first],
                 self._context_len[:first],
                 scale,
+                *kv.scales,
             )
         if launches.prefill is not None:
             launches.prefill(
@@ -109,5 +97,6 @@ class TritonPlan(AttentionPlan):
                 self._prefill_starts,
                 self._prefill_context_len,
                 scale,
+                *kv.scales,
             )
         return out.flatten(1)

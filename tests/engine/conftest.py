@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny_models import hf_greedy, make_prompts, save_model
+
+from runtime.check.rounded_cache import RoundedCache
 
 NUM_TOKENS = 24
 PROMPT_LENGTHS = (3, 37, 18, 70, 1)
@@ -44,5 +46,31 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Refer
             outputs = [hf_greedy(model, prompt, NUM_TOKENS) for prompt in prompts]
             made[name] = Reference(folder, model, prompts, outputs)
         return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def rounded_reference(
+    reference: Callable[[str], Reference],
+) -> Callable[[str, str], Reference]:
+    """The same, by Hugging Face over a cache whose numbers are rounded to int8 or fp8."""
+    made: dict[tuple[str, str], Reference] = {}
+
+    def get(name: str, kv_dtype: str) -> Reference:
+        if (name, kv_dtype) not in made:
+            plain = reference(name)
+            config = plain.model.config
+            outputs = [
+                hf_greedy(
+                    plain.model,
+                    prompt,
+                    NUM_TOKENS,
+                    past_key_values=RoundedCache(config, kv_dtype),
+                )
+                for prompt in plain.prompts
+            ]
+            made[name, kv_dtype] = replace(plain, outputs=outputs)
+        return made[name, kv_dtype]
 
     return get

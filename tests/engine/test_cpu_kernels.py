@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from paged_steps import paged_step, random, reference_attention
 
-from runtime.kv_cache import LayerKV
-from runtime.model_input import KernelTables, ModelInput
 from runtime.ops.base import AttentionSpec
 from runtime.ops.torch_build import VARIABLE, load_library
 from runtime.ops.torch_library import CpuKernels
@@ -66,10 +65,6 @@ def load(dtype: torch.dtype) -> CpuKernels:
     found = CpuKernels.load(dtype)
     assert found is not None, "the tests need a C compiler"
     return found
-
-
-def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float32).to(dtype)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (37, 70), (64, 256), (5, 300), (100, 769)])
@@ -202,71 +197,6 @@ def test_a_compiler_that_fails_is_named(
 
 def test_types_without_kernels() -> None:
     assert CpuKernels.load(torch.float16) is None
-
-
-def paged_step(
-    query_lens: tuple[int, ...],
-    context_lens: tuple[int, ...],
-    spec: AttentionSpec,
-    dtype: torch.dtype,
-    *,
-    block_size: int,
-) -> tuple[ModelInput, LayerKV]:
-    """A step over scattered blocks; every slot that no context covers is NaN."""
-    counts = [-(-length // block_size) for length in context_lens]
-    order = (torch.randperm(sum(counts)) + 1).tolist()
-    tables = tuple(tuple(order.pop() for _ in range(count)) for count in counts)
-    shape = (sum(counts) + 1, block_size, spec.num_kv_heads, spec.head_dim)
-    kv = LayerKV(torch.full(shape, torch.nan, dtype=dtype), torch.full(shape, torch.nan).to(dtype))
-    positions, slots = [], []
-    for table, count, length in zip(tables, query_lens, context_lens, strict=True):
-        places = [table[p // block_size] * block_size + p % block_size for p in range(length)]
-        for pool in (kv.key, kv.value):
-            pool.flatten(0, 1)[places] = random(length, *shape[2:], dtype=dtype)
-        positions.extend(range(length - count, length))
-        slots.extend(places[length - count :])
-    padded = torch.zeros(len(tables), max(counts), dtype=torch.int32)
-    for row, table in enumerate(tables):
-        padded[row, : len(table)] = torch.tensor(table)
-    starts = torch.tensor((0, *query_lens)).cumsum(0).int()
-    lengths = torch.tensor(context_lens, dtype=torch.int32)
-    step = ModelInput(
-        token_ids=torch.zeros(len(positions), dtype=torch.int64),
-        positions=torch.tensor(positions),
-        slot_mapping=torch.tensor(slots),
-        block_tables=tables,
-        query_lens=query_lens,
-        context_lens=context_lens,
-        num_decodes=0,
-        sample_rows=torch.zeros(0, dtype=torch.int64),
-        block_size=block_size,
-        tables=KernelTables(padded, starts, lengths),
-    )
-    return step, kv
-
-
-def reference_attention(
-    query: torch.Tensor, kv: LayerKV, step: ModelInput, spec: AttentionSpec
-) -> torch.Tensor:
-    outputs, row = [], 0
-    for table, count, length in zip(
-        step.block_tables, step.query_lens, step.context_lens, strict=True
-    ):
-        key, value = (
-            pool[list(table)].flatten(0, 1)[:length].double().repeat_interleave(spec.group, dim=1)
-            for pool in (kv.key, kv.value)
-        )
-        scores = torch.einsum("qhd,khd->hqk", query[row : row + count].double(), key) * spec.scale
-        if spec.softcap is not None:
-            scores = torch.tanh(scores / spec.softcap) * spec.softcap
-        distance = torch.arange(length - count, length)[:, None] - torch.arange(length)
-        is_hidden = distance < 0
-        if spec.window is not None:
-            is_hidden |= distance >= spec.window
-        shares = torch.softmax(scores.masked_fill(is_hidden, -torch.inf), dim=-1)
-        outputs.append(torch.einsum("hqk,khd->qhd", shares, value).flatten(1))
-        row += count
-    return torch.cat(outputs)
 
 
 def reference_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

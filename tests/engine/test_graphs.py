@@ -115,7 +115,7 @@ def serve(engine: LLMEngine, params: tuple[Any, ...] = MIXED) -> list[list[tuple
 
 
 def pool_of(engine: LLMEngine) -> torch.Tensor:
-    return engine.runner.cache._device  # [num_layers, 2, num_blocks, block_size, heads, head_dim]
+    return engine.runner.cache.tensors[0].device  # [num_layers, 2, num_blocks, block_size, ...]
 
 
 def test_tables_on_the_device_give_the_tokens_of_those_on_the_host(

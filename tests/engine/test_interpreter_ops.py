@@ -104,6 +104,21 @@ def test_every_family_in_chunks_beside_decodes(
     assert answer["explanation"]["can_capture"]
 
 
+@pytest.mark.parametrize(
+    ("kv_dtype", "family"), [("int8", "llama3"), ("fp8", "qwen3"), ("int8", "gemma2")]
+)
+def test_a_quantised_cache(
+    rounded_reference: Callable[[str, str], Reference], run: Run, kv_dtype: str, family: str
+) -> None:
+    options = {"kv_cache_dtype": kv_dtype, "block_size": 16, "long_prefill_token_threshold": 20}
+    answer = run(rounded_reference(family, kv_dtype), **options)
+    assert answer["explanation"]["can_capture"]
+    for row in answer["explanation"]["kernels"]:
+        if row["kernel"].startswith(("paged_attention", "rope_kv_write")):
+            assert f"kv_dtype={kv_dtype}" in row["problem"]
+            assert "kv_scale=token" in row["problem"]
+
+
 def test_one_request_alone(reference: GetReference, run: Run) -> None:
     run(reference("llama3"), (1,))
 

@@ -154,14 +154,14 @@ def test_auto_block_size_is_the_best_tuned(gpu: str) -> None:
     assert times is not None
     least = min(times.mean_us.values())
     size = min(n for n, time_us in times.mean_us.items() if time_us <= 1.01 * least)
-    choice = choose_block_size(tuned, Demands({LLAMA: 32}, GATE_UP), "bf16", 8192)
+    choice = choose_block_size(tuned, Demands({LLAMA: 32}, GATE_UP), "bf16", "auto", 8192)
     assert choice.size == size
     assert "predicted" in choice.reason
 
 
 def test_auto_block_size_without_tuning(tmp_path: Path) -> None:
     tuned = TunedKernels.load("h100", tmp_path)
-    choice = choose_block_size(tuned, Demands({LLAMA: 32}, None), "bf16", 8192)
+    choice = choose_block_size(tuned, Demands({LLAMA: 32}, None), "bf16", "auto", 8192)
     assert choice.size == 16
     assert "nothing is tuned" in choice.reason
 

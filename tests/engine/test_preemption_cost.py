@@ -111,26 +111,36 @@ def test_an_engine_measures_only_where_there_is_a_choice(folder: Path) -> None:
     )  # layers, k and v, slots, heads, dim, fp32
     assert cost.link_bytes_per_s is not None
     assert measured.scheduler.config.preemption_mode is None
-    pool = measured.runner.cache._device
+    pool = measured.runner.cache.tensors[0].device
     assert not pool.any(), "nothing is left of it"
     assert engine_of(folder).scheduler.config.preemption_cost is None
     fixed = engine_of(folder, swap_bytes=1 << 22, preemption_mode="swap").scheduler.config
     assert (fixed.preemption_mode, fixed.preemption_cost) == (PreemptionMode.SWAP, None)
 
 
-def test_blocks_come_back_from_the_host_byte_by_byte() -> None:
-    cache = KVCache(3, 6, 5, 4, 2, 8, torch.float32, torch.device("cpu"))
-    pool = cache._device
-    pool.copy_(torch.randn(pool.shape, generator=torch.Generator().manual_seed(0)))
-    before = pool.clone()
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
+def test_blocks_come_back_from_the_host_byte_by_byte(kv_dtype: str) -> None:
+    cache = KVCache(3, 6, 5, 4, 2, 8, torch.float32, torch.device("cpu"), kv_dtype)
+    pools = [tensor.device.view(torch.uint8) for tensor in cache.tensors]
+    assert len(pools) == (1 if kv_dtype == "auto" else 2)
+    generator = torch.Generator().manual_seed(0)
+    for pool in pools:
+        pool.copy_(torch.randint(256, pool.shape, generator=generator))
+    befores = [pool.clone() for pool in pools]
     cache.swap_out([(1, 4), (5, 0), (2, 2)])
-    assert torch.equal(pool, before)
-    pool[:, :, 1:] = -1.0
+    for pool, before in zip(pools, befores, strict=True):
+        assert torch.equal(pool, before)
+        pool[:, :, 1:] = 77
     cache.swap_in([(0, 3), (4, 1), (2, 5)])
-    for source, target in ((5, 3), (1, 1), (2, 5)):
-        assert torch.equal(pool[:, :, target], before[:, :, source])
-    assert (pool[:, :, [2, 4]] == -1).all()
-    assert torch.equal(pool[:, :, 0], before[:, :, 0])
+    for pool, before in zip(pools, befores, strict=True):
+        for source, target in ((5, 3), (1, 1), (2, 5)):
+            assert torch.equal(pool[:, :, target], before[:, :, source])
+        assert (pool[:, :, [2, 4]] == 77).all()
+        assert torch.equal(pool[:, :, 0], before[:, :, 0])
     cache.copy([(3, 2), (1, 4)])
-    assert torch.equal(pool[:, :, 2], before[:, :, 5])
-    assert torch.equal(pool[:, :, 4], before[:, :, 1])
+    for pool, before in zip(pools, befores, strict=True):
+        assert torch.equal(pool[:, :, 2], before[:, :, 5])
+        assert torch.equal(pool[:, :, 4], before[:, :, 1])
+    cache.clear_trash()
+    assert not any(pool[:, :, 0].any() for pool in pools)
+    assert cache.bytes_per_block == sum(pool[:, :, 0].numel() for pool in pools)

@@ -3,12 +3,12 @@
 
    A task is a run of a sequence's queries under one KV head: its rows are (query, head of the group)
    pairs, so each key and value is read once for the whole group. */
+#include "codes.h"
 #include "tile.h"
 
 #define SPAN 64  /* keys at a time */
 #define AHEAD 16 /* tokens whose keys and values are fetched before they are needed */
 #define MOST_ROWS 96
-#define MOST_DIM 256
 
 typedef struct {
     const int32_t *tables;       /* [num_seqs, table_stride]: block ids */
@@ -17,6 +17,8 @@ typedef struct {
     int64_t table_stride, num_seqs, block_size, num_heads, num_kv_heads, head_dim;
     int64_t window;       /* 0: none */
     float scale, softcap; /* cap 0: none */
+    int32_t codes;        /* PLAIN: the cache holds elements */
+    const float *key_scales, *value_scales; /* [num_blocks, block_size, num_kv_heads], of codes */
 } attention_step;
 
 typedef struct {
@@ -33,44 +35,67 @@ int64_t attention_most_dim(void) { return MOST_DIM; }
 
 /* Widen keys and values of `count` tokens from `start`, of `end` that will be read; keys are laid out
    in panels of tokens if asked. */
-static void read_tokens(const attention_step *step, const int32_t *table, int64_t head,
-                        const element *keys, const element *values, int64_t start, int64_t count,
-                        int64_t end, int lay_out_keys, workspace *w) {
-    int64_t dim = step->head_dim, stride = step->num_kv_heads * dim, size = step->block_size;
+INLINE void read_tokens(const int kind, const attention_step *step, const int32_t *table,
+                        int64_t head, const char *keys, const char *values, int64_t start,
+                        int64_t count, int64_t end, int lay_out_keys, workspace *w) {
+    const int64_t number = kind == PLAIN ? sizeof(element) : 1; /* bytes */
+    int64_t dim = step->head_dim, heads = step->num_kv_heads, size = step->block_size;
     int64_t block = start / size, place = start % size; /* counted on: divisions are slow */
     int64_t next_block = (start + AHEAD) / size, next_place = (start + AHEAD) % size;
     for (int64_t t = 0; t < count; t++) {
-        int64_t offset = ((int64_t)table[block] * size + place) * stride + head * dim;
-        const element *key = keys + offset, *value = values + offset;
+        int64_t row = ((int64_t)table[block] * size + place) * heads + head;
+        const char *key = keys + row * dim * number, *value = values + row * dim * number;
+        float key_scale = kind == PLAIN ? 1 : step->key_scales[row];
+        float value_scale = kind == PLAIN ? 1 : step->value_scales[row];
         if (++place == size) place = 0, block++;
         if (start + t + AHEAD < end) { /* one head's rows lie apart: hardware fetches them late */
-            int64_t next = ((int64_t)table[next_block] * size + next_place) * stride + head * dim;
-            for (int64_t d = 0; d < dim; d += LINE / (int64_t)sizeof(element)) {
-                __builtin_prefetch(keys + next + d, 0, 2);
-                __builtin_prefetch(values + next + d, 0, 2);
+            int64_t next = ((int64_t)table[next_block] * size + next_place) * heads + head;
+            for (int64_t at = 0; at < dim * number; at += LINE) {
+                __builtin_prefetch(keys + next * dim * number + at, 0, 2);
+                __builtin_prefetch(values + next * dim * number + at, 0, 2);
+            }
+            if (kind != PLAIN) {
+                __builtin_prefetch(step->key_scales + next, 0, 2);
+                __builtin_prefetch(step->value_scales + next, 0, 2);
             }
             if (++next_place == size) next_place = 0, next_block++;
         }
         if (lay_out_keys) {
             float *panel = w->keys + t / TILE_COLUMNS * TILE_COLUMNS * dim + t % TILE_COLUMNS;
-            for (int64_t d = 0; d < dim; d++) panel[d * TILE_COLUMNS] = widen(key[d]);
+            int64_t d = 0;
+            for (; d + LANES <= dim && kind != PLAIN; d += LANES) {
+                vec part = load_number(kind, key, d, key_scale);
+                for (int i = 0; i < LANES; i++) panel[(d + i) * TILE_COLUMNS] = part[i];
+            }
+            for (; d < dim; d++) panel[d * TILE_COLUMNS] = widen_number(kind, key, d, key_scale);
         } else {
             float *row = w->keys + t * MOST_DIM;
             int64_t d = 0;
-            for (; d + LANES <= dim; d += LANES) store_f32(row + d, load(key + d));
-            for (; d < dim; d++) row[d] = widen(key[d]);
+            for (; d + LANES <= dim; d += LANES) store_f32(row + d, load_number(kind, key, d, key_scale));
+            for (; d < dim; d++) row[d] = widen_number(kind, key, d, key_scale);
         }
         for (int64_t d = 0; d < dim; d += TILE_COLUMNS) {
             float *row = w->values + d * SPAN + t * TILE_COLUMNS;
             if (d + TILE_COLUMNS <= dim) {
-                store_f32(row, load(value + d));
-                store_f32(row + LANES, load(value + d + LANES));
+                store_f32(row, load_number(kind, value, d, value_scale));
+                store_f32(row + LANES, load_number(kind, value, d + LANES, value_scale));
             } else {
                 for (int64_t i = 0; i < TILE_COLUMNS; i++)
-                    row[i] = d + i < dim ? widen(value[d + i]) : 0;
+                    row[i] = d + i < dim ? widen_number(kind, value, d + i, value_scale) : 0;
             }
         }
     }
+}
+
+static void read_any(const attention_step *step, const int32_t *table, int64_t head,
+                     const char *keys, const char *values, int64_t start, int64_t count,
+                     int64_t end, int lay_out_keys, workspace *w) {
+#define READ(constant) \
+    read_tokens(constant, step, table, head, keys, values, start, count, end, lay_out_keys, w)
+    if (step->codes == PLAIN) READ(PLAIN);
+    else if (step->codes == INT8_CODES) READ(INT8_CODES);
+    else READ(FP8_CODES);
+#undef READ
 }
 
 /* Scores of few rows, one key at a time: [rows, dim] by MOST_DIM, padded with zeros. The rows'
@@ -154,7 +179,7 @@ INLINE void soften(int64_t row, int64_t rows, int64_t low, int64_t high, int64_t
 
 static void attend_rows(const attention_step *step, int64_t seq, int64_t first, int64_t queries,
                         int64_t head, const element *query, int64_t query_stride,
-                        const element *keys, const element *values, element *out, workspace *w) {
+                        const char *keys, const char *values, element *out, workspace *w) {
     int64_t group = step->num_heads / step->num_kv_heads, dim = step->head_dim;
     int64_t rows = queries * group, is_few = rows <= TILE_ROWS;
     int64_t token = step->query_starts[seq] + first;
@@ -184,7 +209,7 @@ static void attend_rows(const attention_step *step, int64_t seq, int64_t first, 
     if (step->window && position - step->window + 1 > 0) start = position - step->window + 1;
     for (; start < end; start += SPAN) {
         int64_t count = end - start < SPAN ? end - start : SPAN;
-        read_tokens(step, table, head, keys, values, start, count, end, !is_few, w);
+        read_any(step, table, head, keys, values, start, count, end, !is_few, w);
         if (is_few) score_few(rows, dim, count, w);
         else score_many(rows, dim, count, w);
         for (int64_t row = 0, width; row < rows; row += width) {
@@ -209,9 +234,9 @@ static void attend_rows(const attention_step *step, int64_t seq, int64_t first, 
 }
 
 /* query[num_tokens, num_heads, head_dim] by `query_stride` elements per token; keys and values are
-   [num_blocks, block_size, num_kv_heads, head_dim]; out[num_tokens, num_heads * head_dim]. */
+   [num_blocks, block_size, num_kv_heads, head_dim] of elements or codes; out[num_tokens, num_heads * head_dim]. */
 void attention(const attention_step *step, const element *query, int64_t query_stride,
-               const element *keys, const element *values, element *out, int32_t threads) {
+               const char *keys, const char *values, element *out, int32_t threads) {
     int64_t group = step->num_heads / step->num_kv_heads;
     int64_t most = group < MOST_ROWS ? MOST_ROWS / group : 1; /* queries of a task */
     int64_t next = 0;

@@ -1,5 +1,5 @@
 /* What lies between products: norms, with the residual added, and rotation with the cache write. */
-#include "lanes.h"
+#include "codes.h"
 
 #define WORTH_SHARING 32768 /* elements: below, waking threads costs more than it saves */
 
@@ -65,25 +65,48 @@ INLINE void rotate(const element *from, const element *angles, element *to, int6
     if (to != from) memcpy(to + 2 * half, from + 2 * half, sizeof(element) * (head_dim - 2 * half));
 }
 
-/* Rotate queries in place; rotate keys into their slots, copy values into theirs. Heads are
-   contiguous; tokens lie at their own strides. table[positions] is [2, half]: cosines, sines. */
-void rotate_and_write(element *query, const element *key, const element *value, element *keys,
-                      element *values, const element *table, const int64_t *positions,
-                      const int64_t *slots, int64_t tokens, int64_t num_heads, int64_t num_kv_heads,
-                      int64_t head_dim, int64_t half, int64_t query_stride, int64_t key_stride,
-                      int64_t value_stride, int32_t threads) {
+/* Codes and scales of the KV heads of one token at `slot`. */
+static void write_codes(int kind, const element *heads, int64_t num_kv_heads, int64_t head_dim,
+                        int64_t slot, uint8_t *codes, float *scales) {
+    float wide[MOST_DIM + LANES];
+    for (int64_t h = 0; h < num_kv_heads; h++) {
+        int64_t row = slot * num_kv_heads + h, d = 0;
+        for (; d < head_dim; d++) wide[d] = widen(heads[h * head_dim + d]);
+        for (; d % LANES; d++) wide[d] = 0;
+        scales[row] = encode(kind, wide, head_dim, codes + row * head_dim);
+    }
+}
+
+/* Rotate queries in place; rotate keys into their slots, copy values into theirs, both as codes if
+   `codes` is not PLAIN. Heads are contiguous; tokens lie at their own strides. table[positions] is
+   [2, half]: cosines, sines. head_dim of codes is at most MOST_DIM. */
+void rotate_and_write(element *query, const element *key, const element *value, void *keys,
+                      void *values, float *key_scales, float *value_scales, const element *table,
+                      const int64_t *positions, const int64_t *slots, int64_t tokens,
+                      int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t half,
+                      int64_t query_stride, int64_t key_stride, int64_t value_stride,
+                      int32_t codes, int32_t threads) {
     int64_t width = num_kv_heads * head_dim;
     int is_shared = threads > 1 && tokens * (num_heads + 2 * num_kv_heads) * head_dim > WORTH_SHARING;
 #pragma omp parallel for num_threads(threads) if (is_shared)
     for (int64_t t = 0; t < tokens; t++) {
         const element *angles = table + positions[t] * 2 * half;
+        element turned[MOST_DIM];
         for (int64_t h = 0; h < num_heads; h++) {
             element *head = query + t * query_stride + h * head_dim;
             rotate(head, angles, head, half, head_dim);
         }
-        for (int64_t h = 0; h < num_kv_heads; h++)
-            rotate(key + t * key_stride + h * head_dim, angles,
-                   keys + slots[t] * width + h * head_dim, half, head_dim);
-        memcpy(values + slots[t] * width, value + t * value_stride, sizeof(element) * width);
+        for (int64_t h = 0; h < num_kv_heads; h++) {
+            const element *head = key + t * key_stride + h * head_dim;
+            if (codes == PLAIN) {
+                rotate(head, angles, (element *)keys + slots[t] * width + h * head_dim, half, head_dim);
+                continue;
+            }
+            rotate(head, angles, turned, half, head_dim);
+            write_codes(codes, turned, 1, head_dim, slots[t] * num_kv_heads + h, keys, key_scales);
+        }
+        const element *from = value + t * value_stride;
+        if (codes == PLAIN) memcpy((element *)values + slots[t] * width, from, sizeof(element) * width);
+        else write_codes(codes, from, num_kv_heads, head_dim, slots[t], values, value_scales);
     }
 }
