@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -104,8 +103,6 @@ def _read_stamp(folder: Path) -> object:
 
 
 def _train(options: argparse.Namespace, folder: Path) -> None:
-    # A thread that waits must not take the core from one that works; read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     from transformers.utils import logging
 
@@ -114,7 +111,6 @@ def _train(options: argparse.Namespace, folder: Path) -> None:
     from demo_model.training import Recipe, make_model, train
     from demo_model.vocabulary import Vocabulary
 
-    torch.set_num_threads(options.threads)
     recipe = Recipe(seed=options.seed)
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, num_steps=options.steps)
@@ -127,7 +123,7 @@ def _train(options: argparse.Namespace, folder: Path) -> None:
         flush=True,
     )
     every = max(1, recipe.num_steps // 14)
-    train(model, recipe, corpus, vocabulary, _report, report_every=every)
+    train(model, recipe, corpus, vocabulary, _report, every, options.threads)
     model.to(torch.bfloat16).save_pretrained(folder)
     vocabulary.save(folder, recipe.max_position)
     _show(folder, recipe)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from demo_model.corpus import Corpus
+from demo_model.forward import Forward
 from demo_model.muon import Muon
 from demo_model.stream import IGNORED, Stream
 from demo_model.vocabulary import Vocabulary
+from demo_model.workers import Workers
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 _WARM_UP = 0.04
@@ -23,7 +25,7 @@ _COOL_DOWN = 0.5
 class Recipe:
     """All that decides the weights, beside the corpus."""
 
-    num_steps: int = 700
+    num_steps: int = 600
     seed: int = 0
     num_rows: int = 8
     row_length: int = 128
@@ -31,8 +33,8 @@ class Recipe:
     hidden_size: int = 128
     num_layers: int = 4
     max_position: int = 512
-    matrix_lr: float = 0.02
-    vector_lr: float = 0.006
+    matrix_lr: float = 0.01
+    vector_lr: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,45 +76,56 @@ def train(
     vocabulary: Vocabulary,
     report: Callable[[Progress], None],
     report_every: int = 50,
+    num_threads: int = 2,
 ) -> list[float]:
     """Train in place; losses per step, in nats per token."""
+    losses: list[float] = []
+    started = time.monotonic()
+    model.train()
+    with Workers(num_threads) as workers:
+        for loss in _steps(model, recipe, Stream(corpus, vocabulary, recipe.seed), workers):
+            losses.append(loss)
+            step = len(losses)
+            if step % report_every == 0 or step == recipe.num_steps:
+                recent = losses[-report_every:]
+                elapsed_s = time.monotonic() - started
+                report(Progress(step, recipe.num_steps, sum(recent) / len(recent), elapsed_s))
+    model.eval()
+    return losses
+
+
+def _steps(
+    model: LlamaForCausalLM, recipe: Recipe, stream: Stream, workers: Workers
+) -> Iterator[float]:
+    """Take the recipe's steps; the loss of each."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim == 1 or "embed" in name]
     optimizers = (
-        Muon(matrices, lr=recipe.matrix_lr),
+        Muon(matrices, lr=recipe.matrix_lr, workers=workers),
         torch.optim.AdamW(others, lr=recipe.vector_lr, betas=(0.9, 0.95), weight_decay=0.0),
     )
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, recipe.num_steps))
         for o in optimizers
     ]
-    batches = Stream(corpus, vocabulary, recipe.seed).batches(recipe.num_rows, recipe.row_length)
-    losses: list[float] = []
-    started = time.monotonic()
-    model.train()
-    for step in range(1, recipe.num_steps + 1):
-        ids, targets = next(batches)
-        loss = loss_of(model, ids, targets)
-        loss.backward()
+    forward = Forward(model, recipe.row_length)
+    weights = [*matrices, *others]
+
+    def slopes(ids: Tensor, targets: Tensor) -> tuple[float, tuple[Tensor, ...]]:
+        loss = forward.loss(ids, targets)
+        return loss.item(), torch.autograd.grad(loss, weights)
+
+    for ids, targets in islice(
+        stream.batches(recipe.num_rows, recipe.row_length), recipe.num_steps
+    ):
+        num_learnt = int((targets != IGNORED).sum())
+        shares = workers.map(slopes, ids, targets)
+        for weight, *parts in zip(weights, *(gradients for _, gradients in shares), strict=True):
+            weight.grad = sum(parts[1:], parts[0]) / num_learnt
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
-        model.zero_grad()
-        losses.append(loss.item())
-        if step % report_every == 0 or step == recipe.num_steps:
-            recent = losses[-report_every:]
-            elapsed_s = time.monotonic() - started
-            report(Progress(step, recipe.num_steps, sum(recent) / len(recent), elapsed_s))
-    model.eval()
-    return losses
-
-
-def loss_of(model: LlamaForCausalLM, ids: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy in nats of int64 [rows, length] inputs against targets."""
-    hidden = model.model(ids, use_cache=False).last_hidden_state  # [rows, length, hidden]
-    learnt = targets != IGNORED
-    logits = model.lm_head(hidden[learnt])  # [num_learnt, vocab]
-    return cross_entropy(logits, targets[learnt])
+        yield sum(loss for loss, _ in shares) / num_learnt
 
 
 def _rate(step: int, num_steps: int) -> float:

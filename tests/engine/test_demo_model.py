@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,10 +18,13 @@ import pytest
 import torch
 import train_demo
 from demo_model.corpus import Corpus
-from demo_model.muon import orthogonal
+from demo_model.forward import Forward
+from demo_model.muon import Muon
 from demo_model.stream import IGNORED, Stream
 from demo_model.training import Recipe, make_model, train
 from demo_model.vocabulary import Vocabulary
+from demo_model.workers import Workers
+from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
 from runtime.chat_template import ChatTemplate
@@ -59,7 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 def tiny_weights(seed: int) -> dict[str, torch.Tensor]:
     vocabulary = Vocabulary(CORPUS.texts(), 300)
-    recipe = Recipe(**{**{f: getattr(TINY, f) for f in TINY.__slots__}, "seed": seed})
+    recipe = dataclasses.replace(TINY, seed=seed)
     model = make_model(recipe, vocabulary)
     train(model, recipe, CORPUS, vocabulary, lambda progress: None)
     return model.state_dict()
@@ -80,11 +84,43 @@ def test_only_answers_and_documents_are_learnt() -> None:
     assert targets[0].tolist() == [*[IGNORED] * (num_given - 1), *ids[num_given:], IGNORED]
 
 
-@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
-def test_an_orthogonal_update(shape: tuple[int, int]) -> None:
-    found = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.manual_seed(0))))
-    assert found.min() > 0.3
-    assert found.max() < 1.4
+def test_the_loss_and_its_gradients_are_those_of_transformers() -> None:
+    vocabulary = Vocabulary(CORPUS.texts(), 300)
+    model = make_model(dataclasses.replace(TINY, hidden_size=128, num_layers=2), vocabulary)
+    # Two chunks of logits, the second not full.
+    ids, targets = next(Stream(CORPUS, vocabulary, seed=0).batches(5, 100))
+    ours = Forward(model, 100).loss(ids, targets)
+    ours.backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    model.zero_grad()
+    theirs = cross_entropy(
+        model(ids).logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    theirs.backward()
+    assert (targets == IGNORED).any()
+    torch.testing.assert_close(ours, theirs)
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None
+        # Sums over all tokens: float32 is as good as its largest elements.
+        rounding = 1e-5 * weight.grad.abs().max().item()
+        torch.testing.assert_close(gradients[name], weight.grad, rtol=0, atol=rounding)
+
+
+def test_an_orthogonal_update_of_every_matrix() -> None:
+    shapes = [(8, 24), (24, 8), (16, 16), (8, 24)]
+    source = torch.manual_seed(0)
+    matrices = [torch.zeros(shape, requires_grad=True) for shape in shapes]
+    for matrix in matrices:
+        matrix.grad = torch.randn(matrix.shape, generator=source)
+    with Workers(2) as workers:
+        Muon(matrices, lr=1.0, workers=workers).step()
+    for matrix in matrices:
+        moved = matrix.detach() / max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        found = torch.linalg.svdvals(moved)
+        assert found.min() > 0.3
+        assert found.max() < 1.4
+        assert (moved * matrix.grad).sum() < 0, "downhill"
+    assert not torch.equal(matrices[0], matrices[3])
 
 
 def test_the_loss_falls_and_the_samples_are_text(trained: Trained) -> None:
