@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -45,7 +46,8 @@ class Cell:
             arch: GPU.
             problem: exact axes; sizes do not matter.
             variants: also the knobs that an ordinary search leaves alone.
-            repeatable: nothing whose results differ from run to run.
+            repeatable: nothing whose results differ from run to run, and one order of summation
+                for all points.
         """
         self.spec = spec
         self.arch = arch
@@ -103,14 +105,35 @@ class Cell:
         extra = [binary for binary in dict.fromkeys(favourites) if binary not in chosen]
         return chosen + extra[: max(0, count - len(chosen))]
 
-    def best_at(self, point: Problem, evaluation: Evaluation) -> Choice:
-        """Best host knobs for an evaluated binary at a point, by prediction."""
+    def order(self, config: Config) -> Config | None:
+        """What a configuration must share with those of the other points; None for nothing."""
+        if not self.repeatable:
+            return None
+        return self.spec.reduction_order(self.problem, config, self.arch)
+
+    def orders(self, evaluation: Evaluation) -> dict[Config | None, list[Config]]:
+        """Whole configurations of an evaluated binary by `order`."""
+        found: dict[Config | None, list[Config]] = {}
+        for config in self.space.binaries[self.space.binary_of(evaluation.config)]:
+            found.setdefault(self.order(config), []).append(config)
+        return found
+
+    def best_at(
+        self, point: Problem, evaluation: Evaluation, order: Config | None = None
+    ) -> Choice:
+        """Best host knobs for an evaluated binary at a point, by prediction.
+
+        In a repeatable cell, of those with that order: the binary must have some.
+        """
         assert evaluation.status in (Status.OK, Status.DUPLICATE)
-        binary = self.space.binary_of(evaluation.config)
-        choices = (
-            self.predict(point, config, evaluation) for config in self.space.binaries[binary]
-        )
+        assert self.repeatable == (order is not None)
+        configs = self.orders(evaluation)[order]
+        choices = (self.predict(point, config, evaluation) for config in configs)
         return min(choices, key=lambda choice: choice.prediction.time_us)
+
+    def times_us(self, evaluation: Evaluation, order: Config | None) -> list[float]:
+        """Predicted time at every point, with the best host knobs that have that order."""
+        return [self.best_at(point, evaluation, order).prediction.time_us for point in self.points]
 
     def predict(self, point: Problem, config: Config, evaluation: Evaluation) -> Choice:
         """Prediction for one whole configuration at a point."""
@@ -119,8 +142,7 @@ class Cell:
 
     def objective(self, evaluation: Evaluation) -> float:
         """Geometric mean over the points of the best predicted time, microseconds."""
-        times = [self.best_at(point, evaluation).prediction.time_us for point in self.points]
-        return math.exp(sum(map(math.log, times)) / len(times))
+        return min(_mean(self.times_us(evaluation, order)) for order in self.orders(evaluation))
 
     def floor_us(self, point: Problem) -> float:
         """Least possible time at a point."""
@@ -146,3 +168,7 @@ class Cell:
         return [
             min(times[a : a + len(configs)]) for a, configs in zip(starts, groups, strict=False)
         ]
+
+
+def _mean(times_us: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, times_us)) / len(times_us))

@@ -38,13 +38,22 @@ def measure(
     device: Device,
     finalists: int,
 ) -> list[Selection]:
-    """Race the finalists of every point; where a race fails, the predicted selection stays."""
-    usable = [evaluation for evaluation in evaluations if evaluation.status is Status.OK]
+    """Race the finalists of every point; where a race fails, the predicted selection stays.
+
+    In a repeatable cell all finalists have the order of summation that was predicted to be best. A
+    default that has another is raced to compare with, and cannot win.
+    """
+    order = cell.order(cell.space.named(predicted[0].config))
+    usable = [
+        evaluation
+        for evaluation in evaluations
+        if evaluation.status is Status.OK and order in cell.orders(evaluation)
+    ]
     # A default may be the twin of another binary: then it is in no candidate's place, yet runs.
     reports = {cell.space.binary_of(e.config): e.reports for e in evaluations}
     faults: dict[Config, str | None] = {}
     return [
-        _measure_at(cell, point, usable, reports, selection, device, finalists, faults)
+        _measure_at(cell, point, usable, reports, selection, device, finalists, faults, order)
         for point, selection in zip(cell.points, predicted, strict=True)
     ]
 
@@ -58,9 +67,10 @@ def _measure_at(
     device: Device,
     finalists: int,
     faults: dict[Config, str | None],
+    order: Config | None,
 ) -> Selection:
     ranked = sorted(
-        (cell.best_at(point, evaluation) for evaluation in usable),
+        (cell.best_at(point, evaluation, order) for evaluation in usable),
         key=lambda choice: choice.prediction.time_us,
     )
     default = cell.defaults[point]
@@ -72,12 +82,14 @@ def _measure_at(
     sound = [config for config in entrants if faults[config] is None]
     run = device.race(cell, point, sound) if sound else Race.failed(0, "nobody is right")
     timed = [index for index, samples in enumerate(run.samples_us) if samples]
-    if not timed:
+    eligible = [index for index in timed if cell.order(sound[index]) == order]
+    if not eligible:
         return predicted
-    winner = min(timed, key=lambda index: run.timing(index).median_us)
+    winner = min(eligible, key=lambda index: run.timing(index).median_us)
     base = sound.index(default) if default in sound else None
     base = base if base in timed else None
-    winner, confirmed, reason = _dethrone(cell, point, device, sound, run, winner, base)
+    rival = base if base in eligible else None
+    winner, confirmed, reason = _dethrone(cell, point, device, sound, run, winner, rival)
     best, final = sound[winner], run.timing(winner, confirmed)
     return Selection(
         exact=point.exact_axes(),

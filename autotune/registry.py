@@ -24,6 +24,7 @@ from autotune.problem import Problem
 from autotune.records import Provenance, Selection
 from autotune.render import TemplateFolder, import_file
 from autotune.results import ResultsStore
+from autotune.scratch import Scratch
 from autotune.space import Config
 
 __all__ = [
@@ -97,6 +98,7 @@ class TunedKernels:
         """Results files that could not be trusted, with the reason."""
         self._templates = TemplateFolder(templates)
         self._cache = cache
+        self._scratch = Scratch()
         self._selections = {
             kernel: self._gather(kernel, [ResultsStore(folder) for folder in folders])
             for kernel in KERNELS
@@ -132,8 +134,10 @@ class TunedKernels:
                 ]
         return found
 
-    def resolve(self, kernel: str, problem: Problem) -> Resolved:
+    def resolve(self, kernel: str, problem: Problem, *, repeatable: bool = False) -> Resolved:
         """Choose the configuration for a problem; the default where nothing tuned fits.
+
+        If `repeatable`, one whose results depend on neither the run nor the neighbours in a batch.
 
         Raises:
             UnknownChoiceError: no such kernel.
@@ -141,6 +145,7 @@ class TunedKernels:
         """
         spec = load_kernel(kernel)
         space = spec.space(problem, self.arch)
+        space = space.repeatable if repeatable else space
         exact = problem.exact_axes()
         fitting = [
             (gpu, selection)
@@ -162,6 +167,11 @@ class TunedKernels:
         _log.debug("%s %s: %s", kernel, problem.label(), resolved.source)
         return resolved
 
+    def reduction_order(self, resolved: Resolved) -> Config:
+        """Order in which a repeatable configuration sums: rows are equal where orders are."""
+        spec = load_kernel(resolved.kernel)
+        return spec.reduction_order(resolved.problem, resolved.config, self.arch)
+
     def bind(self, kernel: str, problem: Problem) -> BoundKernel:
         """Resolve, render and import a kernel.
 
@@ -181,7 +191,7 @@ class TunedKernels:
         spec = load_kernel(resolved.kernel)
         rendered = self._templates.render(spec, resolved.problem, resolved.config)
         module = import_file(rendered.write(self._cache))
-        return BoundKernel(resolved, remembering_launch(module))
+        return BoundKernel(resolved, remembering_launch(module, self._scratch))
 
     def block_sizes(self, kernel: str, exact: Mapping[str, Any]) -> BlockSizeTimes | None:
         """Compare the KV block sizes tuned on this GPU, for the other exact axes given.

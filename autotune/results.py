@@ -151,6 +151,12 @@ def _read_cell(
             if reason is not None:
                 raise CorruptResultError(f"{where}, {at.label('nearest')}: {reason}")
             selections.append(_read_selection(at, point, binaries))
+            ordered = data["search"].get("reduction_order")
+            order = dict(spec.reduction_order(problem, space.named(selections[-1].config), arch))
+            if ordered is not None and ordered != order:
+                raise CorruptResultError(
+                    f"{where}, {at.label('nearest')}: sums are in another order than is said"
+                )
     except (AssertionError, TypeError, ValueError) as error:
         raise CorruptResultError(f"{where}: contradicts itself: {error}") from error
     except CorruptResultError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from autotune.cell import Cell, Choice
@@ -15,19 +16,36 @@ LEAST_GAIN = 1.01
 
 
 def select(cell: Cell, evaluations: Sequence[Evaluation]) -> list[Selection]:
-    """Pick the fastest predicted configuration at every point, out of a small portfolio."""
+    """Pick the fastest predicted configuration at every point, out of a small portfolio.
+
+    In a repeatable cell all of them have one order of summation: the one whose fastest times have
+    the least geometric mean over the points.
+    """
     usable = [evaluation for evaluation in evaluations if evaluation.status is Status.OK]
     by_binary = {cell.space.binary_of(e.config): e for e in evaluations}
+    # With nothing usable defaults are stored, untested: all of the first point's order.
+    order = cell.order(cell.defaults[cell.points[0]])
     if usable:
-        times = {
-            evaluation.config: [
-                cell.best_at(point, evaluation).prediction.time_us for point in cell.points
-            ]
-            for evaluation in usable
-        }
+        order, times = _best_order(cell, usable)
         kept = choose_portfolio(times)
         usable = [evaluation for evaluation in usable if evaluation.config in kept]
-    return [_select_at(cell, point, usable, by_binary) for point in cell.points]
+    return [_select_at(cell, point, usable, by_binary, order) for point in cell.points]
+
+
+def _best_order(
+    cell: Cell, usable: Sequence[Evaluation]
+) -> tuple[Config | None, dict[Config, list[float]]]:
+    """Return an order of summation, and the times at all points of the binaries that have it."""
+    by_order: dict[Config | None, dict[Config, list[float]]] = {}
+    for evaluation in usable:
+        for order in cell.orders(evaluation):
+            times = cell.times_us(evaluation, order)
+            by_order.setdefault(order, {})[evaluation.config] = times
+
+    def loss(times: Mapping[Config, Sequence[float]]) -> float:
+        return sum(math.log(min(at_point)) for at_point in zip(*times.values(), strict=True))
+
+    return min(by_order.items(), key=lambda item: loss(item[1]))
 
 
 def predict_again(
@@ -60,18 +78,22 @@ def _select_at(
     point: Problem,
     usable: Sequence[Evaluation],
     by_binary: dict[Config, Evaluation],
+    order: Config | None,
 ) -> Selection:
     default_config = cell.defaults[point]
     default_evaluation = by_binary.get(cell.space.binary_of(default_config))
     default: Choice | None = None
     if default_evaluation and default_evaluation.status in (Status.OK, Status.DUPLICATE):
         default = cell.predict(point, default_config, default_evaluation)
-    ranked = [(cell.best_at(point, evaluation), evaluation) for evaluation in usable]
+    ranked = [(cell.best_at(point, evaluation, order), evaluation) for evaluation in usable]
     best, evaluation = min(
         ranked, key=lambda pair: pair[0].prediction.time_us, default=(None, None)
     )
-    if default is not None and (
-        best is None or default.prediction.time_us < best.prediction.time_us * LEAST_GAIN
+    agrees = cell.order(default_config) == order
+    if (
+        default is not None
+        and agrees
+        and (best is None or default.prediction.time_us < best.prediction.time_us * LEAST_GAIN)
     ):
         assert default_evaluation is not None
         return _selection(
@@ -86,7 +108,7 @@ def _select_at(
         return Selection(
             exact=point.exact_axes(),
             nearest=point.nearest_axes(),
-            config=cell.space.stored(default_config),
+            config=cell.space.stored(default_config if agrees else cell.defaults[cell.points[0]]),
             provenance=Provenance.DEFAULT,
             time_us=None,
             error_factor=None,

@@ -28,7 +28,8 @@ class Knob:
     """Read by the launch code only (a split count): configurations that differ in nothing else
     share their binary, so it is compiled once."""
     unrepeatable: tuple[KnobValue, ...] = ()
-    """Values with which two runs may differ in the last bits."""
+    """Values with which two runs, or one sequence among other neighbours, may differ in the last
+    bits."""
 
     def __post_init__(self) -> None:
         assert self.values, f"knob {self.name} has no values"
@@ -144,11 +145,11 @@ class SearchSpace:
 
     @cached_property
     def repeatable(self) -> SearchSpace:
-        """What is left where two runs must agree to the bit."""
+        """What is left where a result must be the same to the bit in every run and every batch."""
 
         def rule(knob: Knob) -> Constraint:
             return Constraint(
-                "the result may differ from run to run",
+                "the result may differ from run to run, or with the neighbours",
                 (knob.name,),
                 lambda value: value not in knob.unrepeatable,
             )

@@ -229,6 +229,7 @@ def study_identity(cell: Cell, builder: Builder, options: SearchOptions) -> dict
         "sampler": options.sampler if options.learns else f"none ({options.effort})",
         "seed": options.seed,
         "trials": options.trials_for(cell),
+        **({"deterministic": True} if cell.repeatable else {}),
     }
 
 
@@ -282,10 +283,20 @@ def _result(
                 "binaries": len(cell.binaries),
                 **({"variants": sorted(cell.space.plain)} if cell.variants else {}),
             },
+            **_order_found(cell, selections),
             "outcomes": dict(sorted(outcomes.items())),
         },
         selections=tuple(selections),
     )
+
+
+def _order_found(cell: Cell, selections: Sequence[Selection]) -> dict[str, Any]:
+    if not cell.repeatable:
+        return {}
+    order, *others = {cell.order(cell.space.named(one.config)) for one in selections}
+    assert order is not None
+    assert not others, "selections of a repeatable cell agree"
+    return {"reduction_order": dict(order)}
 
 
 def one_line(cell: Cell, result: CellResult) -> str:

@@ -6,8 +6,8 @@ Three ways to start the same binary with the same arguments: the compiled kernel
 `compiled[grid](...)`; Triton's `jit` call, `function[grid](...)`, which looks the binary up by its
 arguments; and `launch` as an engine calls it, sizes looked up in a table of kernels first. Without
 a GPU the kernels are compiled for one all the same, and a stub takes the place of the driver's
-launch: it does nothing. The median over repeats of the mean over a window; time is that of the
-thread.
+launch: it does nothing. Least and median, over repeats taken in turns, of the mean over a window;
+time is that of the thread. Decode attention that splits contexts starts two kernels: per kernel.
 """
 
 from __future__ import annotations
@@ -30,10 +30,18 @@ from autotune.kernels import load_kernel
 from autotune.paths import cache_dir, templates_dir
 from autotune.registry import BoundKernel, Resolved, Tier
 from autotune.render import TemplateFolder, import_file
+from autotune.space import KnobValue
 from runtime.kernel_table import LaunchTable
 
-_PROBLEMS = {
-    "paged_attention_decode": ("block_size=16,num_seqs=4,context_len=64", {"variant": "unsplit"}),
+_PROBLEMS: dict[str, tuple[str, dict[str, KnobValue]]] = {
+    "paged_attention_decode": (
+        "block_size=16,num_seqs=4,context_len=64",
+        {"variant": "unsplit", "num_splits": 1},
+    ),
+    "paged_attention_decode, split": (
+        "block_size=16,num_seqs=4,context_len=1024",
+        {"variant": "split", "num_splits": 4},
+    ),
     "paged_attention_prefill": ("block_size=16,num_seqs=1,query_len=16,context_len=16", {}),
     "fused_mlp": ("n=256,k=256,m=1", {}),
     "dequant_gemm": ("n=256,k=256,m=64", {}),
@@ -72,11 +80,12 @@ class Ways:
 def prepare(kernel: str, arch: GpuArch, device: str) -> Ways:
     """Compile a kernel's default at a small problem, and note what its launch passes on."""
     text, wanted = _PROBLEMS[kernel]
+    kernel = kernel.partition(",")[0]
     spec = load_kernel(kernel)
     problem = spec.problem_type.parse(text)
     config = spec.default_config(problem, arch)
     if wanted:
-        config = spec.space(problem, arch).closest({**config, "num_splits": 1, **wanted})
+        config = spec.space(problem, arch).closest({**config, **wanted})
     rendered = TemplateFolder(templates_dir()).render(spec, problem, config)
     module = import_file(rendered.write(cache_dir()))
     inputs = spec.bench_inputs(problem, 0, device)
@@ -119,8 +128,8 @@ def prepare(kernel: str, arch: GpuArch, device: str) -> Ways:
     return Ways(len(calls), compiled, jit, ours)
 
 
-def measure(ways: Ways, window: int, repeats: int) -> dict[str, float]:
-    """Median microseconds per launch of each way, taken in turns."""
+def measure(ways: Ways, window: int, repeats: int) -> dict[str, tuple[float, float]]:
+    """Least and median microseconds per launch of each way, and what ours adds to the first."""
     found: dict[str, list[float]] = {"compiled": [], "jit": [], "ours": []}
     for _ in range(repeats):
         for name, taken in found.items():
@@ -131,7 +140,13 @@ def measure(ways: Ways, window: int, repeats: int) -> dict[str, float]:
             taken.append((time.thread_time() - begun) / window / ways.entries * 1e6)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-    return {name: round(statistics.median(taken), 2) for name, taken in found.items()}
+    added = [
+        ours - compiled for ours, compiled in zip(found["ours"], found["compiled"], strict=True)
+    ]
+    least = {name: min(taken) for name, taken in found.items()}
+    figures = {name: (least[name], statistics.median(taken)) for name, taken in found.items()}
+    figures["added"] = (least["ours"] - least["compiled"], statistics.median(added))
+    return {name: (round(low, 2), round(mid, 2)) for name, (low, mid) in figures.items()}
 
 
 def main() -> int:
@@ -141,28 +156,28 @@ def main() -> int:
     parser.add_argument("--gpu", default="a100", help="to compile for, where there is none")
     parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--limit-us", type=float, help="fail if a launch adds more than this")
+    parser.add_argument("--limit-us", type=float, help="fail if the least added is more than this")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     arch, device = lookup(args.gpu), "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         StubDriver(arch).activate()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    counts = (args.window, args.repeats)
     for kernel in args.kernel or _PROBLEMS:
         ways = prepare(kernel, arch, device)
-        times = measure(ways, args.window, args.repeats)
-        added = round(times["ours"] - times["compiled"], 2)
-        rows.append({"kernel": kernel, "entries": ways.entries, **times, "added": added})
+        rows.append({"kernel": kernel, "entries": ways.entries, **measure(ways, *counts)})
     if args.json:
         print(json.dumps(rows))
     else:
-        print(
-            "microseconds per launch: compiled kernel alone, jit call, launch; added to the first"
-        )
+        print("microseconds per launch, least/median: ", end="")
+        print("compiled kernel alone, jit call, launch; added to the first")
+        columns = ("compiled", "jit", "ours", "added")
         for row in rows:
-            print("{kernel:<24} {compiled:6.2f} {jit:6.2f} {ours:6.2f} {added:6.2f}".format(**row))
-    return int(args.limit_us is not None and max(row["added"] for row in rows) > args.limit_us)
+            cells = "  ".join("{:6.2f}/{:6.2f}".format(*row[column]) for column in columns)
+            print(f"{row['kernel']:<30} {cells}")
+    return int(args.limit_us is not None and max(row["added"][0] for row in rows) > args.limit_us)
 
 
 if __name__ == "__main__":

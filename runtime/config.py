@@ -70,6 +70,9 @@ class EngineConfig:
     the device runs by itself, which is not so on a CPU."""
     threads: int | None = None
     """CPU threads of this process' tensor operations; None leaves them as they are."""
+    deterministic: bool = False
+    """Sum in one order whatever else is in a batch, and however a prompt is cut: a request's output
+    is the same to the bit as that of the request alone."""
     enforce_eager: bool = False
     """Capture no CUDA graphs."""
     cudagraph_capture_sizes: tuple[int, ...] | None = None

@@ -67,10 +67,15 @@ def plan_engine(
     """
     model = load_model_config(config.model, config.model_impl)
     _check_kv(config, model)
+    if config.deterministic and model.impl != "native":
+        raise InvalidParameterError(
+            "deterministic", True, f"False: {model.architecture} runs transformers' own code"
+        )
     name, device = _choose(config, gpu)
     if ops is None:
         demands = Demands.of(model)
-        ops = make_ops(name, OpsRequest(demands, device, config.results, gpu))
+        request = OpsRequest(demands, device, config.results, gpu, config.deterministic)
+        ops = make_ops(name, request)
     is_auto = config.dtype == "auto"
     dtype_name = ops.auto_dtype(model.dtype) if is_auto else config.dtype
     max_len = config.max_model_len or model.max_position

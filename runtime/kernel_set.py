@@ -18,8 +18,10 @@ from autotune.registry import (
     kernel_spec,
 )
 from runtime.attention_axes import attention_axes, why_not
+from runtime.errors import KernelError
 from runtime.kernel_row import TORCH, KernelRow
 from runtime.kernel_table import KernelTable, Launch, LaunchTable, powers_of_two, tabulate
+from runtime.one_order import in_one_order
 from runtime.ops.base import AttentionSpec
 from runtime.ops.limits import StepLimits
 from runtime.ops.request import CacheWrite, MlpShape, NormShape
@@ -64,6 +66,7 @@ class KernelSet:
         *,
         kv_dtype: str = "auto",
         is_stand_in: bool = False,
+        deterministic: bool = False,
     ) -> None:
         """Take selections from `tuned`.
 
@@ -74,6 +77,7 @@ class KernelSet:
             kv_dtype: of the KV cache: "auto" for `dtype`, "int8" or "fp8".
             is_stand_in: whether `tuned` is for another GPU of the same compiler target, so that
                 what was measured on it is not exact.
+            deterministic: each operation sums in one order at all sizes, and none is torch's.
         """
         self.served: list[Served] = []
         """What was asked for, in order."""
@@ -83,6 +87,7 @@ class KernelSet:
         self._over = "" if kv_dtype == "auto" else f" over {kv_dtype}"
         self._limits = limits
         self._is_stand_in = is_stand_in
+        self._deterministic = deterministic
         self._known: dict[tuple[object, ...], Served] = {}
         self._imported: dict[tuple[str, str, Config], Launch] = {}
 
@@ -128,6 +133,23 @@ class KernelSet:
         operation = f"gate-up with {shape.activation}, {shape.n} x {shape.k}"
         sizes = powers_of_two(self._limits.max_num_tokens)
         return self._serve((MLP, shape), operation, "tokens", sizes, problem, reason)
+
+    def linear(self, n: int, k: int) -> Served:
+        """A product as the MLP's way down is; sizes are numbers of tokens."""
+
+        def problem(m: int) -> Problem:
+            axes = {
+                "dtype": self._dtype,
+                "part": "down",
+                "activation": "none",
+                "n": n,
+                "k": k,
+                "m": m,
+            }
+            return _problem(MLP, axes)
+
+        sizes = powers_of_two(self._limits.max_num_tokens)
+        return self._serve((MLP, n, k), f"linear, {n} x {k}", "tokens", sizes, problem, None)
 
     def norm(self, shape: NormShape) -> Served:
         """A norm with or without a residual; sizes are numbers of rows."""
@@ -192,6 +214,11 @@ class KernelSet:
         if key not in self._known:
             self._known[key] = served = self._resolve(operation, unit, sizes, problem, reason)
             self.served.append(served)
+            if isinstance(served, Fallback) and self._deterministic:
+                raise KernelError(
+                    f"{operation}: torch would do it, and its sums depend on the batch, but "
+                    f"--deterministic was asked for: {served.reason}"
+                )
             if isinstance(served, Fallback):
                 _log.warning("%s: torch instead of a kernel: %s", operation, served.reason)
         return self._known[key]
@@ -209,10 +236,14 @@ class KernelSet:
 
         def resolve(size: int) -> Resolved:
             asked = problem(size)
-            return self._honest(self._tuned.resolve(asked.kernel, asked))
+            found = self._tuned.resolve(asked.kernel, asked, repeatable=self._deterministic)
+            return self._honest(found)
 
         try:
-            return tabulate(operation, unit, sizes, resolve)
+            entries = {size: resolve(size) for size in sizes}
+            if self._deterministic:
+                entries = in_one_order(self._tuned, entries)
+            return tabulate(operation, unit, sizes, entries.__getitem__)
         except AutotuneError as error:
             # No axis of that value, or nothing legal on this GPU: the message says which.
             return Fallback(operation, str(error))

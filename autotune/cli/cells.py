@@ -86,7 +86,8 @@ def add_cell_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--deterministic",
         action="store_true",
-        help="leave out variants whose results may differ from run to run (atomic sums)",
+        help="one order of summation for all sizes of a cell, and nothing that may differ from run "
+        "to run (atomic sums): an output does not depend on the batch",
     )
     add("--seed", type=int, default=0, help="same seed, same results (default 0)")
     add(

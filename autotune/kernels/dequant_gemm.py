@@ -23,6 +23,7 @@ from autotune.kernels.dtypes import (
     MACHINE_EPSILON,
     dot_precision,
 )
+from autotune.kernels.reduction import order_by
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
 from autotune.space import Config, KnobValue, SearchSpace, plain_values
@@ -167,6 +168,16 @@ class DequantGemm:
     ) -> str | None:
         """Hopper and datacenter Blackwell need 64 rows on the M side and a warp group."""
         return expected_mma(problem, config, arch)
+
+    def reduction_order(self, problem: DequantGemmProblem, config: Config, arch: GpuArch) -> Config:
+        """Ranges and steps of K, and what sums a step: a matrix instruction, or threads.
+
+        Threads share a step by the shape of the tile and the number of warps.
+        """
+        knobs = ["kind", "split_k", "block_k", "swap_ab", "dequant"]
+        if config.number("block_m") < MATRIX_ROWS:
+            knobs += ["block_m", "block_n", "num_warps"]
+        return order_by(config, *knobs, mma=expected_mma(problem, config, arch) or "none")
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]

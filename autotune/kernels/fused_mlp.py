@@ -18,6 +18,7 @@ from autotune.kernels.dtypes import (
 )
 from autotune.kernels.fused_mlp_problem import FusedMlpProblem
 from autotune.kernels.fused_mlp_space import VARIANTS, expected_mma, fused_mlp_space
+from autotune.kernels.reduction import order_by
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
 from autotune.space import Config, KnobValue, SearchSpace, plain_values
@@ -150,6 +151,12 @@ class FusedMlp:
     def expected_mma(self, problem: FusedMlpProblem, config: Config, arch: GpuArch) -> str | None:
         """See `fused_mlp_space.expected_mma`."""
         return expected_mma(problem, config, arch)
+
+    def reduction_order(self, problem: FusedMlpProblem, config: Config, arch: GpuArch) -> Config:
+        """Ranges and steps of K, and the matrix instruction that sums a step."""
+        mma = expected_mma(problem, config, arch) or "none"
+        knobs = ("variant", "num_splits", "block_k", "swap_ab", "gate_layout")
+        return order_by(config, *knobs, mma=mma)
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]

@@ -19,6 +19,7 @@ from autotune.kernels.attention_variants import (
 from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
 from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
+from autotune.kernels.reduction import order_by
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
 from autotune.space import Config, Constraint, Knob, SearchSpace
@@ -178,6 +179,14 @@ class PagedAttentionDecode:
         if problem.dtype == "fp32":
             return None
         return "mfma" if arch.vendor == "amd" else "mma"
+
+    def reduction_order(self, problem: DecodeProblem, config: Config, arch: GpuArch) -> Config:
+        """Ranges and tiles of a context, and the warps that a tile's weights are summed over.
+
+        Ranges are cut by a sequence's own length. Masked and whole tiles are told apart by it, too;
+        but they are two loops, in which a compiler may fuse multiplies and adds differently.
+        """
+        return order_by(config, "variant", "num_splits", "tile", "tail", "num_warps", "fp8_decode")
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]

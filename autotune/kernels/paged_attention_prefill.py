@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,12 +21,21 @@ from autotune.kernels.causal_walk import CausalWalk, pairs_seen
 from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
 from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
 from autotune.kernels.paged_attention_prefill_problem import PrefillProblem
+from autotune.kernels.reduction import order_by
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
 from autotune.space import Config, Constraint, Knob, SearchSpace
 
 if TYPE_CHECKING:
     import torch
+
+
+_PAGING_KNOBS = tuple(
+    dataclasses.replace(knob, unrepeatable=("split_loop",)) if knob.name == "tail" else knob
+    for knob in PAGING_KNOBS
+)
+"""Of two loops, which one a tile is in depends on the rows beside a row, and compilers may fuse
+multiplies and adds differently in each."""
 
 
 class PagedAttentionPrefill:
@@ -40,7 +50,7 @@ class PagedAttentionPrefill:
         layout = AttentionLayout(arch, problem.dtype, problem.head_dim, problem.kv_number_bytes)
         knobs = (
             Knob("block_m", (16, 32, 64, 128), "rows per program: query tokens times group"),
-            *PAGING_KNOBS,
+            *_PAGING_KNOBS,
             Knob("value_parts", (1, 2, 4, 8), "slices of the head dim, an accumulator each"),
             Knob("num_warps", (2, 4, 8), "warps per program"),
             Knob("num_stages", (1, 2, 3, 4), "software pipeline depth"),
@@ -176,6 +186,14 @@ class PagedAttentionPrefill:
         if not layout.warp_group(config.number("block_m"), config.number("num_warps")):
             return "mma"
         return "wgmma" if arch.capability == 90 else "tcgen05"
+
+    def reduction_order(self, problem: PrefillProblem, config: Config, arch: GpuArch) -> Config:
+        """Tiles of keys, which start at multiples of their size, and the spread of rows over warps.
+
+        A row takes no notice of tiles that it does not see, so that chunks of a prompt do not
+        matter; with two loops they do, see `_PAGING_KNOBS`.
+        """
+        return order_by(config, "block_m", "tile", "value_parts", "num_warps", "fp8_decode")
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]

@@ -104,6 +104,10 @@ class QuantizePerToken:
         """Nothing is multiplied."""
         return None
 
+    def reduction_order(self, problem: QuantizeProblem, config: Config, arch: GpuArch) -> Config:
+        """None: a largest magnitude is the same in any order."""
+        return Config({})
+
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]
     ) -> list[QuantizeProblem]:

@@ -1,9 +1,10 @@
-"""How the sums over ranges of K come together, as a knob of every template that splits K."""
+"""How sums come together: over ranges of K, as a knob, and in which order, as a rule."""
 
 from __future__ import annotations
 
 from autotune.arch import GpuArch
-from autotune.space import Constraint, Knob
+from autotune.kernels.amd_options import compile_options
+from autotune.space import Config, Constraint, Knob, KnobValue
 
 REDUCTION = Knob(
     "reduction",
@@ -33,3 +34,9 @@ def reduction_rules(kind: str, dtype: str, arch: GpuArch) -> tuple[Constraint, .
             lambda reduction: reduction == "workspace" or adds_atomically(dtype, arch),
         ),
     )
+
+
+def order_by(config: Config, *knobs: str, **others: KnobValue) -> Config:
+    """Order of summation as some knobs set it, options of the compiler's, and what is given."""
+    named = {name: config[name] for name in knobs if name in config}
+    return Config({**named, **compile_options(config), **others})

@@ -25,6 +25,7 @@ from autotune.kernels.quantisation import (
     dequantise,
     quantised_tolerance,
 )
+from autotune.kernels.reduction import order_by
 from autotune.kernels.row_inputs import draw_rows, draw_vector
 from autotune.kernels.row_tiles import default_rows, is_whole, row_space, row_steps
 from autotune.kernels.spec import Inputs, Tolerance, Work
@@ -132,6 +133,10 @@ class RmsNorm:
     def expected_mma(self, problem: RmsNormProblem, config: Config, arch: GpuArch) -> str | None:
         """Nothing for the matrix unit."""
         return None
+
+    def reduction_order(self, problem: RmsNormProblem, config: Config, arch: GpuArch) -> Config:
+        """The spread of a row over parts and threads."""
+        return order_by(config, "block_rows", "block_cols", "num_warps")
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]

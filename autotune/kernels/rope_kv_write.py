@@ -117,6 +117,10 @@ class RopeKvWrite:
         """Nothing for the matrix unit."""
         return None
 
+    def reduction_order(self, problem: RopeProblem, config: Config, arch: GpuArch) -> Config:
+        """Nothing is summed."""
+        return Config({})
+
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]
     ) -> list[RopeProblem]:

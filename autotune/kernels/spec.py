@@ -102,6 +102,14 @@ class KernelSpec(Protocol, Generic[P]):
         """Matrix instruction class that the main entry point must compile to; None for any."""
         ...
 
+    def reduction_order(self, problem: P, config: Config, arch: GpuArch) -> Config:
+        """All that decides in which order a row of the output is summed, by name.
+
+        Rows come out equal to the bit, whatever the batch, under repeatable configurations that
+        agree on it; knobs that only say where and when a row is computed are not in it.
+        """
+        ...
+
     def problems(self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]) -> list[P]:
         """Cells (one problem each, sizes at defaults) that a model needs."""
         ...

@@ -54,6 +54,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser, utilization: float | N
     for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "seed"):
         group.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
     _add_scheduling(group)
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="outputs that do not depend on the batch, to the bit; slower",
+    )
     group.add_argument("--threads", type=int, help="default: physical cores that may be used")
     _add_parallel(group)
 
@@ -201,6 +206,7 @@ def engine_config(options: argparse.Namespace, utilization: float | None = None)
         model_impl=options.model_impl,
         ops=options.ops,
         results=options.results,
+        deterministic=options.deterministic,
         enforce_eager=options.enforce_eager,
         block_size=options.block_size,
         num_blocks=options.num_blocks,

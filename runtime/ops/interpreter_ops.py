@@ -50,4 +50,4 @@ def make(request: OpsRequest) -> InterpreterOps:
     kernels = load_kernels(gpu, request)
     note = f"Triton's interpreter, with the kernels of {gpu.arch.name}"
     gpu = dataclasses.replace(gpu, num_sms=_NUM_SMS, note=note)
-    return InterpreterOps("interpreter", gpu, kernels, request.demands)
+    return InterpreterOps("interpreter", gpu, kernels, request)

@@ -107,3 +107,5 @@ class OpsRequest:
     """Folder of tuned results in place of the usual ones."""
     gpu: str | None = None
     """Plan for this GPU of the table, which may be absent: nothing will be run."""
+    deterministic: bool = False
+    """Sum in one order whatever the batch."""

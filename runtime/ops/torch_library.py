@@ -52,6 +52,7 @@ class AttentionStep(ctypes.Structure):
         ("codes", c_int32),
         ("key_scales", c_void_p),
         ("value_scales", c_void_p),
+        ("one_order", c_int32),
     )
 
 
@@ -172,9 +173,18 @@ class CpuKernels:
         return query
 
     def attention(
-        self, query: torch.Tensor, kv: LayerKV, step: ModelInput, spec: AttentionSpec
+        self,
+        query: torch.Tensor,
+        kv: LayerKV,
+        step: ModelInput,
+        spec: AttentionSpec,
+        *,
+        one_order: bool = False,
     ) -> torch.Tensor:
-        """Attend over paged context: [num_tokens, num_heads * head_dim]."""
+        """Attend over paged context: [num_tokens, num_heads * head_dim].
+
+        With `one_order` a query's sums do not depend on how many queries are beside it.
+        """
         tables = step.tables
         assert tables is not None, "the step was built without tables"
         query = _by_token(query)
@@ -194,6 +204,7 @@ class CpuKernels:
             spec.softcap or 0.0,
             _CODES[kv.key.dtype],
             *_scales(kv),
+            int(one_order),
         )
         self._attention(
             layout,

@@ -8,12 +8,13 @@ from functools import partial
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
+from runtime.errors import KernelError
 from runtime.kernel_row import TORCH, KernelRow, OpsReport
 from runtime.kv_cache import KVCache, LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec, BlockSizeChoice, Linear
 from runtime.ops.limits import StepLimits
-from runtime.ops.request import OpsRequest
+from runtime.ops.request import Demands, OpsRequest
 from runtime.ops.torch_attention import AttentionPlan, attend
 from runtime.ops.torch_kv import write
 from runtime.ops.torch_library import CpuKernels
@@ -26,6 +27,8 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class TorchOps:
     """Picks per type: kernels where there are some for it, PyTorch's operations otherwise."""
@@ -35,8 +38,17 @@ class TorchOps:
     needs_tables = True
     can_capture = False
 
-    def __init__(self, *, use_kernels: bool = True) -> None:
-        """Use C kernels, or not: for tensors of another device than the CPU."""
+    def __init__(
+        self, *, use_kernels: bool = True, deterministic_for: Demands | None = None
+    ) -> None:
+        """Set up.
+
+        Args:
+            use_kernels: use C kernels; not for tensors of another device than the CPU.
+            deterministic_for: a model to compute by C kernels only, which then sum a row in one
+                order whatever the batch; None for what is fastest.
+        """
+        self._deterministic_for = deterministic_for
         self._kernels: dict[torch.dtype, CpuKernels | None] = {}
         self._use_kernels = use_kernels
 
@@ -51,8 +63,26 @@ class TorchOps:
         )
 
     def resolve(self, dtype: str, kv_dtype: str, block_size: int, limits: StepLimits) -> None:
-        """Nothing else is to be settled."""
+        """Nothing else is to be settled.
+
+        Raises:
+            KernelError: sums are to be in one order, and some are PyTorch's.
+        """
         self.block_size = block_size
+        demands = self._deterministic_for
+        if demands is None:
+            return
+        kernels = [self._kernels_of(_DTYPES[dtype]), self._kernels_of(torch.float32)]
+        if None in kernels:
+            raise KernelError(
+                f"--deterministic needs the C kernels for {dtype}, which could not be built here: "
+                "sums of PyTorch's operations depend on the batch"
+            )
+        widest = max(spec.head_dim for spec in demands.attention)
+        if any(one is not None and widest > one.most_head_dim for one in kernels):
+            raise KernelError(
+                f"--deterministic: heads of {widest} are PyTorch's, whose sums depend on the batch"
+            )
 
     def start(self, cache: KVCache) -> None:
         """Nothing is to be imported."""
@@ -63,14 +93,19 @@ class TorchOps:
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         """Prepare x W^T + b."""
-        return prepare_linear(weight, bias, self._kernels_of(torch.float32))
+        kernels = self._kernels_of(torch.float32)
+        if self._deterministic_for is not None:
+            assert kernels is not None, "resolve() comes first"
+            return CpuLinear(kernels, weight, bias)
+        return prepare_linear(weight, bias, kernels)
 
     def gated_linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
     ) -> Linear:
         """Prepare activation(gate) * up."""
         kernels = self._kernels_of(torch.float32)
-        if activation in FUSED_ACTIVATIONS and uses_kernels(weight, kernels):
+        is_ours = self._deterministic_for is not None or uses_kernels(weight, kernels)
+        if activation in FUSED_ACTIVATIONS and is_ours:
             assert kernels is not None
             return CpuLinear(kernels, weight, bias, FUSED_ACTIVATIONS[activation])
         activate = _ACTIVATIONS[activation]
@@ -133,7 +168,8 @@ class TorchOps:
         """Attend to keys where they lie; without kernels, sequence by sequence."""
         kernels = self._kernels_of(query.dtype)
         if kernels is not None and spec.head_dim <= kernels.most_head_dim:
-            return kernels.attention(query, kv, plan.step, spec)
+            one_order = self._deterministic_for is not None
+            return kernels.attention(query, kv, plan.step, spec, one_order=one_order)
         return attend(query, kv, plan, spec)
 
     def _kernels_of(self, dtype: torch.dtype) -> CpuKernels | None:
@@ -144,7 +180,10 @@ class TorchOps:
 
 def make(request: OpsRequest) -> TorchOps:
     """Make the set for a device."""
-    return TorchOps(use_kernels=request.device.type == "cpu")
+    return TorchOps(
+        use_kernels=request.device.type == "cpu",
+        deterministic_for=request.demands if request.deterministic else None,
+    )
 
 
 def _rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:

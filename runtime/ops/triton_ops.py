@@ -10,12 +10,13 @@ from runtime.block_size import choose_block_size
 from runtime.errors import DeviceError
 from runtime.gpu import FoundGpu, find_gpu, named_gpu
 from runtime.kernel_row import TORCH, KernelRow, OpsReport
-from runtime.kernel_set import Fallback, KernelSet, Served
+from runtime.kernel_set import MLP, Fallback, KernelSet, Served
+from runtime.kernel_table import KernelTable
 from runtime.kv_cache import KVCache, LayerKV
 from runtime.model_input import ModelInput
 from runtime.ops.base import AttentionSpec, BlockSizeChoice, Linear
 from runtime.ops.limits import StepLimits
-from runtime.ops.request import Demands, MlpShape, OpsRequest
+from runtime.ops.request import MlpShape, OpsRequest
 from runtime.ops.torch_attention import attend
 from runtime.ops.torch_ops import TorchOps
 from runtime.ops.triton_kernels import TritonKernels, load_kernels
@@ -26,6 +27,9 @@ _TORCH_ROWS = (
     KernelRow("linears: qkv, output, down, head", "all", TORCH, reason="the vendor's library"),
 )
 
+_LINEARS = (KernelRow("linears: qkv, output, down, head", "all", MLP),)
+"""Chosen when weights are loaded, as their shapes are not known before."""
+
 
 class TritonOps:
     """One instance serves one model; engines that share the model share it.
@@ -35,11 +39,13 @@ class TritonOps:
 
     needs_tables = True
 
-    def __init__(self, name: str, gpu: FoundGpu, tuned: TunedKernels, demands: Demands) -> None:
+    def __init__(self, name: str, gpu: FoundGpu, tuned: TunedKernels, request: OpsRequest) -> None:
+        demands = request.demands
         self.name = name
         self._gpu = gpu
         self._tuned = tuned
         self._demands = demands
+        self._deterministic = request.deterministic
         self.block_size = 0
         self._torch = TorchOps(use_kernels=False)
         self._resolved: TritonKernels | None = None
@@ -69,7 +75,14 @@ class TritonOps:
         wanted = (dtype, kv_dtype, limits.max_model_len)
         if self._resolved is None:
             stand_in = self._gpu.is_stand_in
-            known = KernelSet(self._tuned, dtype, limits, kv_dtype=kv_dtype, is_stand_in=stand_in)
+            known = KernelSet(
+                self._tuned,
+                dtype,
+                limits,
+                kv_dtype=kv_dtype,
+                is_stand_in=stand_in,
+                deterministic=self._deterministic,
+            )
             self._resolved, self._resolved_for = TritonKernels(known), wanted
         assert wanted == self._resolved_for, "engines that share a model share types and length"
         known = self._kernels.known
@@ -111,13 +124,19 @@ class TritonOps:
         return OpsReport(
             gpu=self._gpu.arch.name,
             gpu_note=self._gpu.note,
-            rows=(*rows, *_TORCH_ROWS),
+            rows=(*rows, *(_LINEARS if self._deterministic else _TORCH_ROWS)),
             refused=tuple(self._tuned.refused),
         )
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-        """Prepare x W^T + b, for the vendor's library."""
-        return self._torch.linear(weight, bias)
+        """Prepare x W^T + b, for the vendor's library, whose sums depend on the number of rows."""
+        if not self._deterministic:
+            return self._torch.linear(weight, bias)
+        n, k = weight.shape
+        multiply = self._product(self._kernels.known.linear(n, k), weight, n)
+        if bias is None:
+            return multiply
+        return lambda x: multiply(x).add_(bias)
 
     def gated_linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
@@ -127,18 +146,23 @@ class TritonOps:
         served = self._kernels.known.gate_up(MlpShape(rows // 2, k, activation, bias is not None))
         if isinstance(served, Fallback):
             return self._torch.gated_linear(weight, bias, activation)
+        return self._product(served, weight, rows // 2)
+
+    def _product(self, served: Served, weight: torch.Tensor, n: int) -> Linear:
+        """Bind a kernel of the MLP's to a weight [.., k], and run it once: [m, k] -> [m, n]."""
+        assert isinstance(served, KernelTable)
         table = self._kernels.bind(served)
         weight = weight.contiguous()
         num_sms = self._gpu.num_sms
 
         def call(x: torch.Tensor) -> torch.Tensor:
-            out = x.new_empty((x.shape[0], rows // 2))
-            table.at(x.shape[0])(out=out, x=x.contiguous(), weight=weight, num_sms=num_sms)
+            out = x.new_empty((x.shape[0], n))
+            table.at(x.shape[0])(out, x.contiguous(), weight, num_sms)
             return out
 
-        one = weight.new_zeros((1, k))
+        one = weight.new_zeros((1, weight.shape[1]))
         for launch in table.distinct:
-            launch(out=one.new_empty((1, rows // 2)), x=one, weight=weight, num_sms=num_sms)
+            launch(out=one.new_empty((1, n)), x=one, weight=weight, num_sms=num_sms)
         return call
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -232,4 +256,4 @@ def make(request: OpsRequest) -> TritonOps:
         if interpreter.is_chosen():
             raise DeviceError("TRITON_INTERPRET is set: unset it, or use --ops interpreter")
         gpu = find_gpu(request.device)
-    return TritonOps("triton", gpu, load_kernels(gpu, request), request.demands)
+    return TritonOps("triton", gpu, load_kernels(gpu, request), request)

@@ -119,8 +119,10 @@ def test_a_quantised_cache(
             assert "kv_scale=token" in row["problem"]
 
 
-def test_one_request_alone(reference: GetReference, run: Run) -> None:
-    run(reference("llama3"), (1,))
+def test_one_request_alone_in_one_order_of_sums(reference: GetReference, run: Run) -> None:
+    rows = run(reference("llama3"), (1,), deterministic=True)["explanation"]["kernels"]
+    assert {row["kernel"] for row in rows if "linear" in row["operation"]} == {"fused_mlp"}
+    assert not [row for row in rows if row["kernel"] == "torch"]
 
 
 def test_preempted(reference: GetReference, run: Run) -> None:

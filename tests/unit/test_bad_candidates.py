@@ -92,6 +92,9 @@ class FaultyKernel(ToyKernel):
     def template_values(self, problem: ToyProblem, config: Config) -> Mapping[str, Any]:
         return {}
 
+    def reduction_order(self, problem: ToyProblem, config: Config, arch: GpuArch) -> Config:
+        return Config({})
+
     def work(self, problem: ToyProblem, config: Config, arch: GpuArch) -> tuple[Work, ...]:
         return (make_work(entry="copy"),)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from stub_driver import StubDriver, StubLauncher
 from autotune.arch import lookup
 from autotune.dispatch import RememberingLaunch, remembering_launch
 from autotune.render import import_file
+from autotune.scratch import Scratch
 
 SOURCE = """import torch
 import triton
@@ -161,6 +164,174 @@ def test_tensors_of_its_own_are_made_each_time(module: Any, launched: Launched) 
     middles = [arguments[0] for _, _, arguments in launched[::2]]
     assert len({id(middle) for middle in middles}) == 3
     assert all(a[2][1] is m for a, m in zip(launched[1::2], middles, strict=True))
+
+
+def changed_in_place(x: torch.Tensor) -> Iterator[None]:
+    """One tensor object, with another layout at each step."""
+    yield
+    x.resize_(8, 4)
+    yield
+    x.t_()
+    yield
+    x.data = torch.zeros(4, 8)
+    yield
+    x.data = torch.zeros(4, 8, dtype=torch.float16)
+    yield
+    x.data = torch.zeros(4, 8, dtype=torch.int16)
+    yield
+    x.set_(torch.zeros(64), 1, (4, 8), (8, 1))
+    yield
+    x.set_(torch.zeros(64), 4, (4, 8), (16, 1))
+    yield
+    x.as_strided_((4, 4), (16, 2))
+
+
+def test_layouts_that_change_in_place_are_seen(module: Any, launched: Launched) -> None:
+    plain = module.launch
+    remembering = remembering_launch(module)
+    x = torch.zeros(4, 8)
+    steps = 0
+    for _ in changed_in_place(x):
+        for to in (torch.zeros(x.shape), x):  # one object in two places, and two objects
+            launched.clear()
+            plain(to, x, 1.0)
+            for _ in range(3):
+                remembering(to, x, 1.0)
+            assert facts(launched[1:]) == facts(launched[:1]) * 3
+            steps += 1
+    assert steps == 16
+
+
+def test_a_tensor_given_twice_is_not_two_tensors(module: Any, launched: Launched) -> None:
+    launch = remembering_launch(module)
+    one, other = torch.zeros(16), torch.zeros(16)
+    for to, source in [(one, one), (one, one), (other, one), (other, one), (other, other)] * 2:
+        launched.clear()
+        launch(to, source, 1.0)
+        ((_, _, given),) = launched
+        assert given[0] is to
+        assert given[1] is source
+
+
+def test_equal_numbers_are_told_apart(module: Any, launched: Launched) -> None:
+    launch = remembering_launch(module)
+    x = torch.zeros(16)
+    numbers = (0.0, -0.0, 1, 1.0, True, -0.0, 0.0, float("nan"), 2, 2.0)
+    for number in numbers * 2:
+        launched.clear()
+        launch(x, x.clone(), number)
+        factor = launched[0][2][4]
+        assert repr(factor) == repr(2.0 * number)
+        assert type(factor) is type(2.0 * number)
+
+
+def test_more_layouts_than_are_looked_at_first(module: Any, launched: Launched) -> None:
+    plain = module.launch
+    launch = remembering_launch(module)
+    for size in [*range(1, 9), *range(8, 0, -1), 3, 3, 1]:
+        to, source = torch.zeros(size), torch.zeros(size)
+        launched.clear()
+        launch(to, source, 1.0)
+        plain(to, source, 1.0)
+        assert facts(launched[:1]) == facts(launched[1:])
+
+
+def scratch_module(folder: Path, maker: str) -> Any:
+    """The module, its tensor between two kernels made by `maker`."""
+    path = folder / f"copy_through_{len(maker)}.py"
+    path.write_text(SOURCE.replace("torch.empty_like(to)", maker))
+    return import_file(path)
+
+
+def test_memory_between_kernels_is_kept_per_stream_and_thread(
+    tmp_path: Path, launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = 7
+    monkeypatch.setattr(StubDriver, "get_current_stream", lambda self, device: stream)
+    scratch = Scratch()
+    module = scratch_module(tmp_path, "torch.empty(to.shape, dtype=to.dtype)")
+    launch = remembering_launch(module, scratch)
+    to, source = torch.zeros(16), torch.zeros(16)
+
+    def middle(size: int = 16) -> int:
+        launched.clear()
+        launch(to[:size], source[:size], 1.0, True)
+        first, second = (given for _, _, given in launched)
+        assert first[0].data_ptr() == second[1].data_ptr()
+        assert first[0].data_ptr() % 16 == 0
+        assert (first[1].data_ptr(), second[0].data_ptr()) == (source.data_ptr(), to.data_ptr())
+        return int(first[0].data_ptr())
+
+    middle()
+    kept = middle()
+    assert {middle() for _ in range(3)} == {kept}
+    middle(8)
+    assert middle(8) == kept, "layouts take turns in the same memory"
+    stream = 8
+    other = middle()
+    assert other != kept
+    assert middle() == other
+    stream = 7
+    assert middle() == kept
+    elsewhere: list[int] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(middle()))
+    thread.start()
+    thread.join()
+    assert elsewhere[0] not in (kept, other)
+
+
+def test_memory_that_is_filled_is_filled_each_time(tmp_path: Path, launched: Launched) -> None:
+    for maker in ("torch.zeros(to.shape, dtype=to.dtype)", "torch.empty(to.shape).fill_(2.0)"):
+        module = scratch_module(tmp_path, maker)
+        launch = remembering_launch(module)
+        middles = []
+        for _ in range(3):
+            launched.clear()
+            launch(torch.zeros(16), torch.zeros(16), 1.0, True)
+            middles.append(launched[0][2][0])
+        assert len({id(middle) for middle in middles}) == 3
+        assert len({float(middle.sum()) for middle in middles}) == 1
+
+
+def test_launches_in_a_graph_take_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scratch, "_make", lambda self, device, size: torch.empty(size))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    scratch, gpu = Scratch(), torch.device("cuda:0")
+    (kept,) = scratch.parts(gpu, 7, (64,))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    captured = [scratch.parts(gpu, 7, (64,))[0] for _ in range(3)]
+    assert len({part.data_ptr() for part in (kept, *captured)}) == 4
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert scratch.parts(gpu, 7, (64,))[0] is kept
+
+
+def test_scratch_parts_lie_apart() -> None:
+    scratch = Scratch()
+    cpu = torch.device("cpu")
+    for sizes in ((4, 1000, 0, 513), (1,), (5000, 5000), (4, 1000, 0, 513)):
+        parts = scratch.parts(cpu, 1, sizes)
+        assert tuple(part.numel() for part in parts) == sizes
+        spans = sorted((p.data_ptr(), p.data_ptr() + p.numel()) for p in parts if p.numel())
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+        assert all(part.data_ptr() % 16 == 0 for part in parts)
+
+
+def test_bytes_seen_as_another_type_are_the_caller_s(tmp_path: Path, launched: Launched) -> None:
+    path = tmp_path / "copy_bytes.py"
+    body = SOURCE.replace(
+        "copy[grid](middle, source,", "copy[grid](middle, source.view(torch.int32),"
+    )
+    path.write_text(body)
+    module = import_file(path)
+    launch = remembering_launch(module)
+    launch(torch.zeros(16), torch.zeros(16), 1.0)
+    for _ in range(3):
+        launched.clear()
+        to, source = torch.zeros(16), torch.zeros(16)
+        launch(to, source, 1.0)
+        module.copy = None  # from memory from now on
+        ((_, _, given),) = launched
+        assert given[1].data_ptr() == source.data_ptr()
 
 
 def test_wrong_arguments_are_refused_every_time(module: Any, launched: Launched) -> None:

@@ -68,6 +68,9 @@ class ToyKernel:
     def template_values(self, problem: ToyProblem, config: Config) -> Mapping[str, Any]:
         return {"lanes": 32 * config.number("num_warps")}
 
+    def reduction_order(self, problem: ToyProblem, config: Config, arch: GpuArch) -> Config:
+        return Config({name: config[name] for name in ("tile", "splits")})
+
     def work(self, problem: ToyProblem, config: Config, arch: GpuArch) -> tuple[Work, ...]:
         splits = config.number("splits")
         steps = problem.m * 16.0 / config.number("tile") / splits

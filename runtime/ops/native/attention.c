@@ -19,6 +19,7 @@ typedef struct {
     float scale, softcap; /* cap 0: none */
     int32_t codes;        /* PLAIN: the cache holds elements */
     const float *key_scales, *value_scales; /* [num_blocks, block_size, num_kv_heads], of codes */
+    int32_t one_order;    /* sums do not depend on how many queries a task has */
 } attention_step;
 
 typedef struct {
@@ -181,7 +182,7 @@ static void attend_rows(const attention_step *step, int64_t seq, int64_t first, 
                         int64_t head, const element *query, int64_t query_stride,
                         const char *keys, const char *values, element *out, workspace *w) {
     int64_t group = step->num_heads / step->num_kv_heads, dim = step->head_dim;
-    int64_t rows = queries * group, is_few = rows <= TILE_ROWS;
+    int64_t rows = queries * group, is_few = rows <= TILE_ROWS && !step->one_order;
     int64_t token = step->query_starts[seq] + first;
     int64_t query_len = step->query_starts[seq + 1] - step->query_starts[seq];
     int64_t position = step->context_lens[seq] - query_len + first; /* of the first query */
@@ -207,6 +208,7 @@ static void attend_rows(const attention_step *step, int64_t seq, int64_t first, 
     memset(w->sums, 0, sizeof(float) * rows * padded);
     int64_t start = 0, end = position + queries;
     if (step->window && position - step->window + 1 > 0) start = position - step->window + 1;
+    if (step->one_order) start = start / SPAN * SPAN; /* spans are the same for all queries */
     for (; start < end; start += SPAN) {
         int64_t count = end - start < SPAN ? end - start : SPAN;
         read_any(step, table, head, keys, values, start, count, end, !is_few, w);
