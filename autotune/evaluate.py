@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from autotune.arch import lookup
@@ -22,6 +23,8 @@ from autotune.device_clocks import clocks_of
 from autotune.errors import CandidateError, RenderError
 from autotune.kernels import load_kernel
 from autotune.kernels.spec import Inputs, KernelSpec
+from autotune.library import PREFIX as LIBRARY
+from autotune.library import load_routine
 from autotune.peers import load_peer
 from autotune.policy import Policy
 from autotune.problem import Problem
@@ -37,6 +40,8 @@ Answer = dict[str, Any]
 
 _PEER_SLACK = 4.0
 """Peers round weights or probabilities where our kernels do not."""
+_LIBRARY_SLACK = 2.0
+"""Routines that an engine may run round once more than our kernels: what a product's type holds."""
 
 
 def handle(request: Mapping[str, Any]) -> Answer:
@@ -103,7 +108,12 @@ def race_candidates(request: Mapping[str, Any]) -> Answer:
     """
     bench = _Bench(request)
     makers = [(partial(bench.kernel, path), 1.0) for path in request["paths"]]
-    makers += [(partial(bench.peer, name), _PEER_SLACK) for name in request.get("peers", ())]
+    for name in request.get("peers", ()):
+        is_library = name.startswith(LIBRARY)
+        entrant = partial(bench.routine, name.removeprefix(LIBRARY)) if is_library else None
+        makers.append(
+            (entrant or partial(bench.peer, name), _LIBRARY_SLACK if is_library else _PEER_SLACK)
+        )
     ready: list[Callable[[], float]] = []
     faults: list[str | None] = []
     for make, slack in makers:
@@ -173,6 +183,16 @@ class _Bench:
     def kernel(self, path: str) -> MakeLaunch:
         """A rendered file, imported."""
         module = import_file(Path(path))
+
+        def make(inputs: Inputs) -> Launch:
+            return partial(self.spec.run, module, self.problem, inputs)
+
+        return make
+
+    def routine(self, name: str) -> MakeLaunch:
+        """One of the library's, called as a kernel's host function is."""
+        module = ModuleType(name)
+        module.launch = load_routine(name, self.problem)  # type: ignore[attr-defined]
 
         def make(inputs: Inputs) -> Launch:
             return partial(self.spec.run, module, self.problem, inputs)

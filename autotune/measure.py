@@ -1,16 +1,24 @@
-"""Predicted finalists, timed: what a search ends with where the GPU is at hand."""
+"""Predicted finalists, timed: what a search ends with where the GPU is at hand.
+
+Who wins among them meets the library (`library`), which an engine can run in a kernel's place.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from autotune.cell import Cell
+from autotune.library import PREFIX, routines_for
 from autotune.problem import Problem
 from autotune.race import Interval, Race, speedup
 from autotune.records import CompileReport, Environment, Evaluation, Provenance, Selection, Status
 from autotune.select import LEAST_GAIN
 from autotune.space import Config
+
+_MOST_REASON = 500
+"""Characters that a results file takes."""
 
 
 class Device(Protocol):
@@ -25,9 +33,18 @@ class Device(Protocol):
         ...
 
     def race(
-        self, cell: Cell, point: Problem, configs: Sequence[Config], *, fresh: bool = False
+        self,
+        cell: Cell,
+        point: Problem,
+        configs: Sequence[Config],
+        *,
+        peers: Sequence[str] = (),
+        fresh: bool = False,
     ) -> Race:
-        """Time configurations in turns; `fresh` in a process that has run nothing before."""
+        """Time configurations in turns, peers (routines of the library, too) behind them.
+
+        `fresh` in a process that has run nothing before.
+        """
         ...
 
 
@@ -91,7 +108,7 @@ def _measure_at(
     rival = base if base in eligible else None
     winner, confirmed, reason = _dethrone(cell, point, device, sound, run, winner, rival)
     best, final = sound[winner], run.timing(winner, confirmed)
-    return Selection(
+    kernel = Selection(
         exact=point.exact_axes(),
         nearest=point.nearest_axes(),
         config=cell.space.stored(best),
@@ -104,6 +121,59 @@ def _measure_at(
         reports=reports[cell.space.binary_of(best)],
         timing=final,
     )
+    others = () if base is None or base == winner else (default,)
+    return _challenge(cell, point, device, kernel, (best, *others))
+
+
+def _challenge(
+    cell: Cell, point: Problem, device: Device, kernel: Selection, configs: Sequence[Config]
+) -> Selection:
+    """The library instead of a kernel where it is faster, by the rule that a kernel must pass.
+
+    Args:
+        cell: of the point.
+        point: where `kernel` was selected.
+        device: what times.
+        kernel: the selection so far.
+        configs: its configuration, then the default if that is another and right.
+    """
+    names = routines_for(point)
+    if not names:
+        return kernel
+    run = device.race(cell, point, configs, peers=[PREFIX + name for name in names])
+    first = len(configs)
+    timed = [index for index in range(first, first + len(names)) if run.samples_us[index]]
+    if not timed or not run.samples_us[0]:
+        faults = (run.faults[first + number] for number in range(len(names)))
+        told = "; ".join(f"{name}: {why}" for name, why in zip(names, faults, strict=True))
+        return _with_reason(kernel, f"the library was not timed ({told})")
+    fastest = min(timed, key=lambda index: run.timing(index).median_us)
+    name = names[fastest - first]
+    gain = speedup(run.samples_us[0], run.samples_us[fastest])
+    if not _convincing(gain):
+        return _with_reason(kernel, f"library {name} gave {_text(gain)} of it")
+    again = device.race(cell, point, configs[:1], peers=[PREFIX + name], fresh=True)
+    if not all(again.samples_us):
+        return _with_reason(kernel, f"library {name} failed in a fresh process")
+    second = speedup(*again.samples_us)
+    if not _convincing(second):
+        return _with_reason(kernel, f"library {name} gave {_text(second)} in a fresh process")
+    final = run.timing(fastest, again.timing(1).median_us)
+    has_default = kernel.default_us is not None and run.samples_us[first - 1]
+    return dataclasses.replace(
+        kernel,
+        library=name,
+        time_us=final.median_us,
+        default_us=run.timing(first - 1).median_us if has_default else kernel.default_us,
+        reason=f"the library: {name} gave {_text(gain)} the fastest kernel, {_text(second)} when "
+        f"repeated, of {len(timed)} timed in turns",
+        reports=(),
+        timing=final,
+    )
+
+
+def _with_reason(selection: Selection, more: str) -> Selection:
+    return dataclasses.replace(selection, reason=f"{selection.reason}; {more}"[:_MOST_REASON])
 
 
 def _dethrone(

@@ -161,9 +161,18 @@ class Selection:
     reports: tuple[CompileReport, ...] = field(default=())
     timing: Timing | None = None
     """Spread of a measured time."""
+    library: str | None = None
+    """Routine of `autotune.library` that was measured faster than any kernel: it serves the point,
+    `time_us` is its time, and `config` that of the fastest kernel."""
 
     def __post_init__(self) -> None:
         # Raised, not asserted: selections are read from files too.
+        if self.library is not None and (
+            self.provenance is not Provenance.MEASURED or self.reports
+        ):
+            raise ValueError(
+                "a library is selected where it is measured, and has no binary of ours"
+            )
         wants = {
             "time_us": self.provenance is not Provenance.DEFAULT,
             "error_factor": self.provenance is Provenance.PREDICTED,
@@ -173,6 +182,18 @@ class Selection:
             if (getattr(self, name) is not None) is not is_wanted:
                 has = "has no" if is_wanted else "has a"
                 raise ValueError(f"a selection that is {self.provenance.value} {has} {name}")
+
+    @property
+    def choice(self) -> str:
+        """What serves the point, in words: a configuration, or a routine of the library."""
+        return str(self.config) if self.library is None else f"library {self.library}"
+
+    def changes_from(self, other: Selection) -> list[str]:
+        """What another selection of the same point has otherwise: "num_warps 4→8"."""
+        if self.library == other.library:
+            return [] if self.library is not None else self.config.changes_from(other.config)
+        words = ("the kernel" if s.library is None else s.choice for s in (other, self))
+        return ["→".join(words)]
 
     @property
     def gain(self) -> float | None:

@@ -19,6 +19,7 @@ from autotune.dispatch import remembering_launch
 from autotune.errors import AutotuneError, CorruptResultError
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.spec import KernelSpec
+from autotune.library import load_routine, why_not
 from autotune.paths import cache_dir, results_dirs, templates_dir
 from autotune.problem import Problem
 from autotune.records import Provenance, Selection
@@ -67,15 +68,17 @@ class Resolved:
     """The stored selection behind it; None for the default tier."""
     source: str
     """One line: where the configuration comes from."""
+    library: str | None = None
+    """Routine of torch's that was measured faster than the kernel, and serves in its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoundKernel:
-    """A resolved kernel, rendered and imported."""
+    """A resolved kernel, rendered and imported, or the routine that serves in its place."""
 
     resolved: Resolved
     launch: Callable[..., Any]
-    """The template's host function; its signature stands in the template."""
+    """The template's host function, or the routine's: its signature stands in the template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,9 @@ class TunedKernels:
         fitting = [
             (gpu, selection)
             for gpu, selection in self._selections[kernel]
-            if selection.exact == exact and space.why_illegal(selection.config) is None
+            if selection.exact == exact
+            and space.why_illegal(selection.config) is None
+            and (selection.library is None or why_not(selection.library, problem) is None)
         ]
         if not fitting:
             config = spec.default_config(problem, self.arch)
@@ -163,7 +168,11 @@ class TunedKernels:
             tier = self._tier(problem, gpu, selection)
             sizes = ",".join(f"{name}={size}" for name, size in selection.nearest.items())
             source = f"{selection.provenance} on {gpu} at {sizes} (tier {tier})"
-            resolved = Resolved(kernel, problem, selection.config, tier, selection, source)
+            if selection.library is not None:
+                source = f"{selection.choice}: {source}"
+            resolved = Resolved(
+                kernel, problem, selection.config, tier, selection, source, selection.library
+            )
         _log.debug("%s %s: %s", kernel, problem.label(), resolved.source)
         return resolved
 
@@ -184,10 +193,14 @@ class TunedKernels:
     def bind_resolved(self, resolved: Resolved) -> BoundKernel:
         """Render and import a kernel that was resolved before; imports triton and torch.
 
+        Where the library was faster its routine is made instead, and no kernel is rendered.
+
         Raises:
             RenderError: the template does not render or import.
             StorageError: the cache cannot be written.
         """
+        if resolved.library is not None:
+            return BoundKernel(resolved, load_routine(resolved.library, resolved.problem))
         spec = load_kernel(resolved.kernel)
         rendered = self._templates.render(spec, resolved.problem, resolved.config)
         module = import_file(rendered.write(self._cache))

@@ -22,11 +22,15 @@ from autotune.errors import AutotuneError, CorruptResultError
 from autotune.files import write_atomically
 from autotune.kernels import load_kernel
 from autotune.kernels.spec import KernelSpec
+from autotune.library import why_not
 from autotune.problem import Problem
 from autotune.records import CompileReport, Environment, Provenance, Selection, Timing, to_json
 from autotune.space import Config
 
 SCHEMA_NUMBER = 1
+LIBRARY_SCHEMA_NUMBER = 2
+"""Of files in which a library was selected, which readers of the first schema do not know. All
+others stay as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,19 @@ def parse_results(text: str, gpu: str, kernel: str, source: object) -> tuple[Cel
         )
     spec, arch = load_kernel(kernel), lookup(gpu)
     cells = tuple(_read_cell(source, spec, arch, cell) for cell in data["cells"])
+    if data["schema"] != _schema_number(cells):
+        raise CorruptResultError(
+            f"{source}: schema {LIBRARY_SCHEMA_NUMBER} is that of files in which a library was "
+            f"selected, and no other: this one says {data['schema']}"
+        )
     if len({cell.key for cell in cells}) < len(cells):
         raise CorruptResultError(f"{source} has the same cell twice: merged by hand?")
     return cells
+
+
+def _schema_number(cells: Sequence[CellResult]) -> int:
+    chosen = (selection.library for cell in cells for selection in cell.selections)
+    return SCHEMA_NUMBER if all(name is None for name in chosen) else LIBRARY_SCHEMA_NUMBER
 
 
 def _finite(word: str) -> float:
@@ -150,6 +164,8 @@ def _read_cell(
             reason = space.why_illegal(point["config"])
             if reason is not None:
                 raise CorruptResultError(f"{where}, {at.label('nearest')}: {reason}")
+            if "library" in point and (odd := why_not(point["library"], at)) is not None:
+                raise CorruptResultError(f"{where}, library {point['library']}: {odd}")
             selections.append(_read_selection(at, point, binaries))
             ordered = data["search"].get("reduction_order")
             order = dict(spec.reduction_order(problem, space.named(selections[-1].config), arch))
@@ -187,6 +203,7 @@ def _read_selection(
         reason=point["reason"],
         reports=binaries.get(point["binary"], ()),
         timing=None if point["timing"] is None else Timing.from_json(point["timing"]),
+        library=point.get("library"),
     )
     if _binary_digest(selection) != point["binary"]:
         raise AutotuneError(f"{at.label('nearest')}: there is no binary {point['binary']}")
@@ -204,7 +221,7 @@ def results_text(gpu: str, kernel: str, cells: Sequence[CellResult]) -> str:
     problem_type = load_kernel(kernel).problem_type
     lines = [
         "{",
-        f' "schema": {SCHEMA_NUMBER},',
+        f' "schema": {_schema_number(cells)},',
         f' "gpu": {json.dumps(gpu)},',
         f' "kernel": {json.dumps(kernel)},',
         ' "cells": [',
@@ -242,6 +259,7 @@ def _point(selection: Selection, digest: str) -> dict[str, Any]:
     return {
         "nearest": dict(selection.nearest),
         "config": dict(selection.config),
+        **({} if selection.library is None else {"library": selection.library}),
         "provenance": selection.provenance.value,
         "time_us": selection.time_us,
         "error_factor": selection.error_factor,

@@ -27,6 +27,7 @@ from autotune.clocks import SW_THERMAL, ClockReading
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.kernels import load_kernel
 from autotune.kernels.spec import KernelSpec
+from autotune.library import PREFIX as LIBRARY
 from autotune.policy import Policy
 from autotune.prior import guess_all_us
 from autotune.problem import Problem
@@ -67,6 +68,10 @@ class SimulatedDevice:
     wrong: float = 0.0
     hang: float = 0.0
     crash: float = 0.0
+    library: float = 1.1
+    """Time of the library's routines over that of the default configuration..."""
+    library_from: float = 0.0
+    """...where the product of a problem's sizes is at least this; twice that below."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -103,6 +108,14 @@ class SimulatedDevice:
         guess = float(guess_all_us(self.arch, [(spec.work(point, config, self.arch), config)])[0])
         hidden = math.exp(self._draw("time", spec.name, config).gauss(0.0, self.hidden))
         return max(_LEAST_US, guess * hidden)
+
+    def peer_us(self, spec: KernelSpec[Any], point: Problem, name: str) -> float:
+        """Time of somebody else's implementation, a function of the default's alone."""
+        default_us = self.true_us(spec, point, spec.default_config(point, self.arch))
+        if not name.startswith(LIBRARY):
+            return 1.1 * default_us
+        is_near = math.prod(point.nearest_axes().values()) >= self.library_from
+        return self.library * (1.0 if is_near else 2.0) * default_us
 
     def _draw(self, what: str, kernel: str, config: Mapping[str, Any]) -> random.Random:
         text = f"{self.seed} {what} {kernel} {sorted(config.items())}"
@@ -165,7 +178,7 @@ def check_candidate(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def race_candidates(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer as `evaluate.race_candidates` would; peers take a tenth longer than the model says."""
+    """Answer as `evaluate.race_candidates` would."""
     device = SimulatedDevice.parse(request["device"])
     spec = load_kernel(request["kernel"])
     point = spec.problem_type.from_axes(request["problem"])
@@ -177,9 +190,8 @@ def race_candidates(request: Mapping[str, Any]) -> dict[str, Any]:
         for config, fault in zip(configs, faults, strict=True)
         if fault is None
     ]
-    default = spec.default_config(point, device.arch)
-    for _ in request.get("peers", ()):
-        watches.append(gpu.stopwatch(1.1 * device.true_us(spec, point, default)))
+    for name in request.get("peers", ()):
+        watches.append(gpu.stopwatch(device.peer_us(spec, point, name)))
         faults.append(None)
     policy = Policy.from_json(request["policy"])
     if not watches:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from autotune.cell import Cell
+from autotune.library import PREFIX
 from autotune.problem import Problem
 from autotune.race import Interval, Race, speedup
 from autotune.records import Selection
@@ -60,7 +61,13 @@ def compare_with_peers(
         return found
     for selection in selections:
         point = cell.problem.at(**selection.nearest)
-        run = device.race(cell, point, [selection.config], peers=peers)
+        own = selection.library
+        run = device.race(
+            cell,
+            point,
+            [] if own is not None else [selection.config],
+            peers=[*([] if own is None else [PREFIX + own]), *peers],
+        )
         ours = run.samples_us[0]
         for number, peer in enumerate(peers, start=1):
             theirs = run.samples_us[number]

@@ -133,6 +133,6 @@ def timing(row: KernelRow) -> str:
 def why(row: KernelRow) -> str:
     """Where it comes from, or why torch."""
     if row.config is None:
-        return row.reason or ""
+        return row.reason or row.source or ""
     config = " ".join(f"{name}={value}" for name, value in row.config.items())
     return f"{row.source}: {config}"

@@ -23,6 +23,8 @@ class KernelRow:
     """Exact axes, as `autotune` writes them."""
     tier: str | None = None
     config: Mapping[str, object] | None = None
+    library: str | None = None
+    """Routine of torch's that was measured faster than the kernel, and serves in its place."""
     source: str | None = None
     provenance: str | None = None
     """What the times are: "predicted", "measured"."""

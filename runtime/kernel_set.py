@@ -89,7 +89,7 @@ class KernelSet:
         self._is_stand_in = is_stand_in
         self._deterministic = deterministic
         self._known: dict[tuple[object, ...], Served] = {}
-        self._imported: dict[tuple[str, str, Config], Launch] = {}
+        self._imported: dict[tuple[str, str, Config | str], Launch] = {}
 
     def decode(self, spec: AttentionSpec, block_size: int) -> Served:
         """One query token per sequence; sizes are numbers of sequences."""
@@ -197,7 +197,8 @@ class KernelSet:
         return LaunchTable(table.bounds, tuple(map(self._launch, table.entries)))
 
     def _launch(self, entry: Resolved) -> Launch:
-        key = (entry.kernel, entry.problem.label("exact"), entry.config)
+        served = entry.config if entry.library is None else entry.library
+        key = (entry.kernel, entry.problem.label("exact"), served)
         if key not in self._imported:
             self._imported[key] = self._tuned.bind_resolved(entry).launch
         return self._imported[key]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotune.registry import Resolved, Tier
-from runtime.kernel_row import KernelRow
+from autotune.registry import Config, Resolved, Tier
+from runtime.kernel_row import TORCH, KernelRow
 
 Launch = Callable[..., Any]
 
@@ -43,10 +43,11 @@ class KernelTable:
                 KernelRow(
                     operation=self.operation,
                     sizes=sizes,
-                    kernel=entry.kernel,
+                    kernel=entry.kernel if entry.library is None else TORCH,
                     problem=entry.problem.label("exact"),
                     tier=entry.tier.value,
-                    config=dict(entry.config),
+                    config=dict(entry.config) if entry.library is None else None,
+                    library=entry.library,
                     source=entry.source,
                     provenance=None if chosen is None else chosen.provenance.value,
                     time_us=None if chosen is None else chosen.time_us,
@@ -78,6 +79,8 @@ def tabulate(
 ) -> KernelTable:
     """Resolve a kernel at ascending sizes, and join neighbours with equal configurations.
 
+    A routine of the library that serves some sizes is an entry like any other.
+
     Each size stands for those between the one before it and itself. Of entries that are joined, the
     one whose tier is weakest is kept, so that a table promises no more than holds for all sizes.
     """
@@ -86,13 +89,17 @@ def tabulate(
     entries: list[Resolved] = []
     for size in sizes:
         entry = resolve(size)
-        if entries and entries[-1].config == entry.config:
+        if entries and _chosen(entries[-1]) == _chosen(entry):
             entries[-1] = max(entries[-1], entry, key=lambda one: list(Tier).index(one.tier))
             bounds[-1] = size
         else:
             entries.append(entry)
             bounds.append(size)
     return KernelTable(operation, unit, tuple(bounds[:-1]), tuple(entries))
+
+
+def _chosen(entry: Resolved) -> Config | str:
+    return entry.config if entry.library is None else entry.library
 
 
 def powers_of_two(most: int, *, least: int = 1) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ class _Pair:
             return "only in B"
         if self.b is None:
             return "only in A"
-        return "same config" if self.a.config == self.b.config else "other config"
+        return "other config" if self.b.changes_from(self.a) else "same config"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +107,7 @@ def _pairs(gpu: str, kernel: str, a: Tree, b: Tree) -> Iterator[_Pair]:
 def _row(pair: _Pair) -> tuple[str, ...]:
     knobs = ""
     if pair.a is not None and pair.b is not None:
-        knobs = ", ".join(pair.b.config.changes_from(pair.a.config))
+        knobs = ", ".join(pair.b.changes_from(pair.a))
     ratio = "" if pair.ratio is None else f"{pair.ratio:.3f}"
     times = (_time(pair.a), _time(pair.b))
     return (pair.gpu, pair.kernel, pair.point, pair.verdict, *times, ratio, knobs)
@@ -125,6 +125,7 @@ def _json(pair: _Pair) -> dict[str, Any]:
             return None
         return {
             "config": dict(selection.config),
+            "library": selection.library,
             "provenance": selection.provenance.value,
             "time_us": selection.time_us,
         }

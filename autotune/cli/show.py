@@ -101,6 +101,7 @@ def _changed(spec: KernelSpec[Any], arch: GpuArch, resolved: Resolved, text: str
         resolved,
         config=space.stored(space.config(**{**resolved.config, **changes})),
         selection=None,
+        library=None,
         source=f"{resolved.source}; changed by --knobs",
     )
 
@@ -163,6 +164,7 @@ def _one(spec: KernelSpec[Any], arch: GpuArch, resolved: Resolved, as_json: bool
                 "kernel": spec.name,
                 "problem": resolved.problem.label(),
                 "config": dict(resolved.config),
+                "library": resolved.library,
                 "tier": resolved.tier.value,
                 "source": resolved.source,
                 "selection": None if selection is None else to_json(selection),
@@ -170,6 +172,8 @@ def _one(spec: KernelSpec[Any], arch: GpuArch, resolved: Resolved, as_json: bool
         )
         return 0
     print(f"{spec.name}  {resolved.problem.label()}")
+    if resolved.library is not None:
+        print(f"library  {resolved.library}, faster than any kernel; of those the fastest is")
     print(f"config   {resolved.config}")
     print(f"from     {resolved.source}")
     if selection is not None and selection.time_us is not None:

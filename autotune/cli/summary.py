@@ -109,7 +109,8 @@ def _usual(tuned: Tuned) -> str:
     texts = []
     for point, selection in zip(tuned.cell.points, tuned.result.selections, strict=True):
         changed = selection.config.changes_from(tuned.cell.defaults[point])
-        texts.append(", ".join(changed) or "the default itself")
+        words = ", ".join(changed) or "the default itself"
+        texts.append(words if selection.library is None else selection.choice)
     return max(texts, key=texts.count)
 
 

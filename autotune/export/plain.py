@@ -17,6 +17,7 @@ def export(arch: GpuArch, kernel: str, cells: Sequence[CellResult]) -> Document:
             "kernel": kernel,
             "problem": {**selection.exact, **selection.nearest},
             "config": dict(selection.config),
+            "library": selection.library,
             "provenance": selection.provenance.value,
             "time_us": selection.time_us,
             "default_us": selection.default_us,

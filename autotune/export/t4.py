@@ -31,6 +31,9 @@ def export(arch: GpuArch, kernel: str, cells: Sequence[CellResult]) -> Document:
             if selection.time_us is None:
                 left_out.append(f"{label}: an untested default has no time")
                 continue
+            if selection.library is not None:
+                left_out.append(f"{label}: {selection.choice} was faster than any configuration")
+                continue
             name = f"{arch.name}-{kernel}-{label.replace(',', '_')}.json"
             files[name] = {"schema_version": _VERSION, "results": [_result(selection)]}
     return Document(files, tuple(left_out))

@@ -12,8 +12,8 @@ from typing import Any
 
 from autotune.arch import GpuArch
 from autotune.export.document import Document
+from autotune.records import Selection
 from autotune.results import CellResult
-from autotune.space import Config
 
 _DEVICE_NAMES = {
     "a100": "NVIDIA_A100-SXM4-80GB",
@@ -46,7 +46,7 @@ def export(arch: GpuArch, kernel: str, cells: Sequence[CellResult]) -> Document:
     for cell in cells:
         by_rows: dict[str, Any] = {}
         for selection in sorted(cell.selections, key=lambda s: s.nearest["m"]):
-            reason = _why_not(selection.config)
+            reason = _why_not(selection)
             if reason is None:
                 tile = {_TILES[name]: selection.config.get(name, 1) for name in _TILES}
                 by_rows[str(selection.nearest["m"])] = tile
@@ -67,7 +67,10 @@ def _name(arch: GpuArch, exact: Mapping[str, Any]) -> str:
     return f"N={exact['n']},K={exact['k']},device_name={device},dtype={kind}{part}.json"
 
 
-def _why_not(config: Config) -> str | None:
+def _why_not(selection: Selection) -> str | None:
+    config = selection.config
+    if selection.library is not None:
+        return f"{selection.choice} was faster"
     if config.get("swap_ab"):
         return "swapped operands"
     if config.get("schedule") == "persistent":

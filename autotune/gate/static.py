@@ -117,6 +117,16 @@ class StaticGate:
         for binary, pin, evaluation in zip(binaries, expected, after, strict=True):
             was = _same_config(old, binary.selection)
             yield self._judge(spec.name, problem, binary, pin, evaluation, was)
+        served = [s for s in new.selections if s.library is not None]
+        for name in dict.fromkeys(s.library for s in served):
+            points = sum(s.library == name for s in served)
+            yield Finding(
+                Verdict.SAME,
+                self._arch.name,
+                spec.name,
+                f"{problem.label('exact')} [library {name}]",
+                f"nothing to compile ({points} point{'s' if points > 1 else ''})",
+            )
         if old is not None and old is not new:
             yield from self._points(spec, problem, old, new)
 
@@ -194,9 +204,8 @@ class StaticGate:
             now = by_sizes.get(tuple(selection.nearest.items()))
             if now is None:
                 verdict, detail = Verdict.MISSING, "the point has no selection"
-            elif now.config != selection.config:
-                verdict = Verdict.RESELECTED
-                detail = ", ".join(now.config.changes_from(selection.config))
+            elif changes := now.changes_from(selection):
+                verdict, detail = Verdict.RESELECTED, ", ".join(changes)
             else:
                 continue
             yield Finding(verdict, self._arch.name, spec.name, point.label(), detail)

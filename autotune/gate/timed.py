@@ -127,6 +127,16 @@ class TimedGate:
     def _compare_point(
         self, spec: KernelSpec[Any], point: Problem, old: Selection, new: Selection
     ) -> Finding:
+        if old.library is not None or new.library is not None:
+            same = old.library == new.library
+            words = "not ours; not timed" if same else "autotune run times what an engine would run"
+            return Finding(
+                Verdict.SAME if same else Verdict.RESELECTED,
+                self._arch.name,
+                spec.name,
+                point.label(),
+                ": ".join((*(new.changes_from(old) or [new.choice]), words)),
+            )
         before = self._before.render(spec, point, old.config)
         after = self._after.render(spec, point, new.config)
         gpu, where = self._arch.name, point.label()

@@ -204,7 +204,7 @@ def _winners(kernel: KernelMaterial) -> str:
         (
             row.point.label("exact"),
             row.point.label("nearest"),
-            str(row.selection.config),
+            row.selection.choice,
             row.selection.provenance.value,
             _number(row.selection.time_us),
             _number(row.selection.floor_us),
