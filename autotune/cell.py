@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -13,6 +12,7 @@ from autotune.arch import GpuArch
 from autotune.cost_model import CostModel, Prediction
 from autotune.errors import AutotuneError
 from autotune.kernels.spec import KernelSpec
+from autotune.objective import DEFAULT_OBJECTIVE, OBJECTIVES
 from autotune.prior import guess_all_us
 from autotune.problem import Problem
 from autotune.records import Evaluation, Status
@@ -38,6 +38,7 @@ class Cell:
         *,
         variants: bool = False,
         repeatable: bool = False,
+        objective: str = DEFAULT_OBJECTIVE,
     ) -> None:
         """Set up.
 
@@ -48,6 +49,7 @@ class Cell:
             variants: also the knobs that an ordinary search leaves alone.
             repeatable: nothing whose results differ from run to run, and one order of summation
                 for all points.
+            objective: what a search makes small, see `objective`.
         """
         self.spec = spec
         self.arch = arch
@@ -55,6 +57,8 @@ class Cell:
         self.points: tuple[Problem, ...] = tuple(spec.points(problem))
         self.variants = variants
         self.repeatable = repeatable
+        self.objective_name = objective
+        self._objective = OBJECTIVES[objective]
         space = spec.space(problem, arch)
         space = space.widened if variants else space
         self.space: SearchSpace = space.repeatable if repeatable else space
@@ -90,8 +94,9 @@ class Cell:
     @cached_property
     def prior(self) -> list[float]:
         """Guess of the objective of every binary, before compiling any."""
-        columns = self._guesses.values()
-        return [math.exp(sum(map(math.log, row)) / len(row)) for row in zip(*columns, strict=True)]
+        floors = [self.floor_us(point) for point in self._guesses]
+        rows = zip(*self._guesses.values(), strict=True)
+        return [self._objective(row, floors) for row in rows]
 
     def seeds(self, count: int) -> list[Config]:
         """Binaries to try first: all defaults, then the favourites of each sampled point."""
@@ -141,8 +146,12 @@ class Cell:
         return Choice(config, self.model.predict(works, evaluation.reports))
 
     def objective(self, evaluation: Evaluation) -> float:
-        """Geometric mean over the points of the best predicted time, microseconds."""
-        return min(_mean(self.times_us(evaluation, order)) for order in self.orders(evaluation))
+        """One number for the best predicted times at all points, microseconds."""
+        floors = [self.floor_us(point) for point in self.points]
+        return min(
+            self._objective(self.times_us(evaluation, order), floors)
+            for order in self.orders(evaluation)
+        )
 
     def floor_us(self, point: Problem) -> float:
         """Least possible time at a point."""
@@ -168,7 +177,3 @@ class Cell:
         return [
             min(times[a : a + len(configs)]) for a, configs in zip(starts, groups, strict=False)
         ]
-
-
-def _mean(times_us: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, times_us)) / len(times_us))

@@ -17,7 +17,8 @@ from autotune.results import CellResult, ResultsStore
 from autotune.search.leases import RESULT
 from autotune.search.shared import SharedStorage, storage_errors
 from autotune.shared_search import REQUEST, SharedSearch, Step, Task
-from autotune.tune import Tuned, one_line, study_name
+from autotune.study import study_name
+from autotune.tune import Tuned, one_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from autotune.records import CompileReport, Environment, Evaluation, Provenance,
 from autotune.select import LEAST_GAIN
 from autotune.space import Config
 
-_MOST_REASON = 500
+MOST_REASON = 500
 """Characters that a results file takes."""
 
 
@@ -54,11 +54,20 @@ def measure(
     predicted: Sequence[Selection],
     device: Device,
     finalists: int,
+    further: Sequence[Config] = (),
 ) -> list[Selection]:
     """Race the finalists of every point; where a race fails, the predicted selection stays.
 
     In a repeatable cell all finalists have the order of summation that was predicted to be best. A
-    default that has another is raced to compare with, and cannot win.
+    default that has another is raced to compare with, and cannot win; nor can the library.
+
+    Args:
+        cell: searched.
+        evaluations: of its binaries, the defaults' among them.
+        predicted: one selection per point.
+        device: what times.
+        finalists: how many of the predicted best race beside the default.
+        further: configurations that race, too, where they compiled to something sound.
     """
     order = cell.order(cell.space.named(predicted[0].config))
     usable = [
@@ -69,8 +78,14 @@ def measure(
     # A default may be the twin of another binary: then it is in no candidate's place, yet runs.
     reports = {cell.space.binary_of(e.config): e.reports for e in evaluations}
     faults: dict[Config, str | None] = {}
+    sound = {cell.space.binary_of(evaluation.config) for evaluation in usable}
+    more = [
+        config
+        for config in further
+        if cell.space.binary_of(config) in sound and cell.order(config) == order
+    ]
     return [
-        _measure_at(cell, point, usable, reports, selection, device, finalists, faults, order)
+        _measure_at(cell, point, usable, reports, selection, device, finalists, more, faults, order)
         for point, selection in zip(cell.points, predicted, strict=True)
     ]
 
@@ -83,6 +98,7 @@ def _measure_at(
     predicted: Selection,
     device: Device,
     finalists: int,
+    further: Sequence[Config],
     faults: dict[Config, str | None],
     order: Config | None,
 ) -> Selection:
@@ -91,8 +107,8 @@ def _measure_at(
         key=lambda choice: choice.prediction.time_us,
     )
     default = cell.defaults[point]
-    chosen = [choice.config for choice in ranked[:finalists]]
-    entrants = [default, *(config for config in chosen if config != default)]
+    chosen = (choice.config for choice in ranked[:finalists])
+    entrants = list(dict.fromkeys((default, *chosen, *further)))
     for config in entrants:
         if config not in faults:
             faults[config] = device.wrong(cell, config)
@@ -137,7 +153,7 @@ def _challenge(
         kernel: the selection so far.
         configs: its configuration, then the default if that is another and right.
     """
-    names = routines_for(point)
+    names = () if cell.repeatable else routines_for(point)
     if not names:
         return kernel
     run = device.race(cell, point, configs, peers=[PREFIX + name for name in names])
@@ -173,7 +189,7 @@ def _challenge(
 
 
 def _with_reason(selection: Selection, more: str) -> Selection:
-    return dataclasses.replace(selection, reason=f"{selection.reason}; {more}"[:_MOST_REASON])
+    return dataclasses.replace(selection, reason=f"{selection.reason}; {more}"[:MOST_REASON])
 
 
 def _dethrone(

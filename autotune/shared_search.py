@@ -16,6 +16,7 @@ from autotune.errors import UsageError
 from autotune.judge import DuplicateFinder
 from autotune.kernels import load_kernel
 from autotune.measure import Device
+from autotune.objective import DEFAULT_OBJECTIVE
 from autotune.progress import Reporter
 from autotune.records import CompileReport, Evaluation, Status, to_json
 from autotune.results import CellResult, parse_results, results_text
@@ -23,7 +24,8 @@ from autotune.search.leases import EVALUATION, RESULT, Heartbeat, SharedLedger, 
 from autotune.search.ledger import Asked
 from autotune.search.shared import SharedStorage
 from autotune.space import Config
-from autotune.tune import SearchOptions, conclude, open_ledger, study_identity, study_name, tell
+from autotune.study import SearchOptions, open_ledger, study_identity, study_name, tell
+from autotune.tune import conclude
 
 REQUEST = "request"
 """Note on a study that says what it is for, so that a worker can join knowing the storage only."""
@@ -39,6 +41,7 @@ class Task:
     @property
     def request(self) -> dict[str, Any]:
         """The same in JSON types."""
+        objective = self.cell.objective_name
         return {
             "gpu": self.cell.arch.name,
             "kernel": self.cell.spec.name,
@@ -49,6 +52,7 @@ class Task:
             "sampler": self.options.sampler,
             "seed": self.options.seed,
             "trials": self.options.trials_for(self.cell),
+            **({} if objective == DEFAULT_OBJECTIVE else {"objective": objective}),
         }
 
     @classmethod
@@ -65,6 +69,7 @@ class Task:
             problem,
             variants=request["variants"],
             repeatable=request["repeatable"],
+            objective=request.get("objective", DEFAULT_OBJECTIVE),
         )
         return cls(cell, options)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,43 +13,23 @@ from autotune.build import Builder
 from autotune.cell import Cell
 from autotune.cost_model import MODEL_VERSION
 from autotune.deadline import Deadline
-from autotune.effort import EFFORTS, PREDICTING_SAMPLER
+from autotune.effort import EFFORTS
 from autotune.judge import DuplicateFinder
-from autotune.measure import Device, measure
+from autotune.measure import MOST_REASON, Device, measure
+from autotune.objective import DEFAULT_OBJECTIVE
 from autotune.progress import Reporter
-from autotune.records import Environment, Evaluation, Selection, Status, to_json
+from autotune.records import Environment, Evaluation, Selection, Status
 from autotune.results import CellResult, ResultsStore
 from autotune.select import select
 from autotune.space import Config
+from autotune.study import SearchOptions, listed, open_ledger, open_study_storage, tell
+from autotune.warm_starts import MOST, Elsewhere, WarmStart
 
 if TYPE_CHECKING:
-    from autotune.search.ledger import Asked, Ledger, Storage
+    from autotune.search.ledger import Ledger, Storage
 
 _BATCH = 64
 """Binaries of an exhaustive run between two looks at the clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """How hard to search, and how to repeat it."""
-
-    effort: str = "predict"
-    trials: int | None = None
-    """Binaries per cell; None for what the effort says."""
-    sampler: str = PREDICTING_SAMPLER
-    seed: int = 0
-    resume: bool = False
-    storage_url: str | None = None
-
-    def trials_for(self, cell: Cell) -> int:
-        """Number of binaries to try in a cell."""
-        wanted = self.trials if self.trials is not None else EFFORTS[self.effort].trials
-        return len(cell.binaries) if wanted is None else min(wanted, len(cell.binaries))
-
-    @property
-    def learns(self) -> bool:
-        """Whether a sampler picks; "exhaustive" goes through a list and needs no Optuna."""
-        return self.effort != "exhaustive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +50,23 @@ def tune(
     deadline: Deadline,
     reporter: Reporter,
     device: Device | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> list[Tuned]:
     """Search all cells in order, writing each result as soon as it is known.
 
-    With a device the finalists of every point are timed on it; without, all is predicted.
+    With a device the finalists of every point are timed on it; without, all is predicted. With
+    `elsewhere` each search begins with a few configurations that won there.
     """
     done = []
     for number, cell in enumerate(cells):
-        storage = _open_storage(cell, studies, options) if options.learns else None
+        storage = open_study_storage(cell, studies, options) if options.learns else None
         share = deadline.share(len(cells) - number)
-        result = tune_cell(cell, builder, storage, options, share, reporter, device)
+        warm: tuple[WarmStart, ...] = ()
+        if elsewhere is not None:
+            # A quarter of a small search at most: half of it is for the sampler.
+            warm = elsewhere.warm_starts(cell, min(MOST, options.trials_for(cell) // 4))
+            _tell_warm(cell, warm, reporter)
+        result = tune_cell(cell, builder, storage, options, share, reporter, device, warm)
         path = store.merge(cell.arch.name, cell.spec.name, [result])
         done.append(Tuned(cell, result, path))
         reporter.line(f"[{number + 1}/{len(cells)}] {one_line(cell, result)}")
@@ -94,19 +81,27 @@ def tune_cell(
     deadline: Deadline,
     reporter: Reporter,
     device: Device | None = None,
+    warm: Sequence[WarmStart] = (),
 ) -> CellResult:
     """Search one cell until trials or time run out, then select and, with a device, measure."""
     trials = options.trials_for(cell)
     reporter.cell(cell.spec.name)  # all of the axes would push the bar off a terminal
     judge = _Judge(cell, builder, reporter)
     if storage is None:
-        stopped = _list_all(judge, trials, deadline)
+        stopped = _list_all(judge, trials, deadline, warm)
     else:
-        ledger = open_ledger(cell, builder, storage, options)
+        ledger = open_ledger(cell, builder, storage, options, warm)
         stopped = _search(judge, ledger, trials, deadline)
     if stopped == "budget":
         reporter.advance(trials - len(judge.evaluations))
-    return conclude(cell, builder, options, judge.evaluations, stopped, device)
+    return conclude(cell, builder, options, judge.evaluations, stopped, device, warm)
+
+
+def _tell_warm(cell: Cell, warm: Sequence[WarmStart], reporter: Reporter) -> None:
+    if warm:
+        origins = Counter(start.origin for start in warm)
+        told = ", ".join(f"{count} of {origin}" for origin, count in origins.items())
+        reporter.line(f"{cell.spec.name} {cell.problem.label('exact')}: warm starts: {told}")
 
 
 class _Judge:
@@ -135,23 +130,14 @@ class _Judge:
         return found
 
 
-def _list_all(judge: _Judge, trials: int, deadline: Deadline) -> str:
+def _list_all(judge: _Judge, trials: int, deadline: Deadline, warm: Sequence[WarmStart]) -> str:
     """Go through a list of binaries; says why it ended."""
-    order = _listed(judge.cell, trials)
+    order = listed(judge.cell, trials, warm)
     for start in range(0, len(order), _BATCH):
         judge(order[start : start + _BATCH], lambda: judge.reporter.advance(1))
         if deadline.passed and start + _BATCH < len(order):
             return "budget"
     return "trials"
-
-
-def _listed(cell: Cell, trials: int) -> list[Config]:
-    """All binaries in order, or the seeds and those that the model likes best."""
-    if trials == len(cell.binaries):
-        return list(cell.binaries)
-    prior = dict(zip(cell.binaries, cell.prior, strict=True))
-    first = dict.fromkeys(cell.seeds(trials))
-    return list(dict.fromkeys((*first, *sorted(cell.binaries, key=prior.__getitem__))))[:trials]
 
 
 def _search(judge: _Judge, ledger: Ledger, trials: int, deadline: Deadline) -> str:
@@ -169,19 +155,6 @@ def _search(judge: _Judge, ledger: Ledger, trials: int, deadline: Deadline) -> s
     return "trials"
 
 
-def tell(ledger: Ledger, asked: Asked, value: float | None, evaluation: Evaluation) -> None:
-    """Tell the ledger what came of a trial, with the facts that a study should show."""
-    main = evaluation.reports[0] if evaluation.reports else None
-    ledger.tell(
-        asked,
-        value,
-        evaluation.status.value,
-        evaluation.reason,
-        registers=main and main.registers,
-        shared_bytes=main and main.shared_bytes,
-    )
-
-
 def conclude(
     cell: Cell,
     builder: Builder,
@@ -189,15 +162,32 @@ def conclude(
     evaluations: Sequence[Evaluation],
     stopped: str,
     device: Device | None,
+    warm: Sequence[WarmStart] = (),
 ) -> CellResult:
     """Select per point among all evaluations, in the order of their trials; time the finalists."""
     selections = select(cell, evaluations)
     if device is not None:
         finalists = EFFORTS[options.effort].finalists
         compiled = [*evaluations, *_missing_defaults(cell, builder, evaluations)]
-        selections = measure(cell, compiled, selections, device, finalists)
+        further = [start.config for start in warm]
+        selections = measure(cell, compiled, selections, device, finalists, further)
+    selections = [_with_origin(cell, selection, warm) for selection in selections]
     environment = builder.environment if device is None else device.describe(builder.environment)
-    return _result(cell, builder, environment, options, evaluations, selections, stopped)
+    result = _result(cell, builder, environment, options, evaluations, selections, stopped)
+    if not warm:
+        return result
+    told = [f"{start.origin}: {start.config}" for start in warm]
+    return dataclasses.replace(result, search={**result.search, "warm_starts": told})
+
+
+def _with_origin(cell: Cell, selection: Selection, warm: Sequence[WarmStart]) -> Selection:
+    """Say so where a warm start is what won."""
+    binary = cell.space.binary_of(selection.config)
+    for start in warm:
+        if cell.space.binary_of(start.config) == binary:
+            reason = f"{selection.reason}; a warm start of {start.origin}"
+            return dataclasses.replace(selection, reason=reason[:MOST_REASON])
+    return selection
 
 
 def _missing_defaults(
@@ -208,53 +198,6 @@ def _missing_defaults(
     wanted = dict.fromkeys(map(cell.space.binary_of, cell.defaults.values()))
     configs = [cell.representative(binary) for binary in wanted if binary not in known]
     return builder.evaluate(cell.spec, cell.problem, configs)
-
-
-def _open_storage(cell: Cell, studies: Path, options: SearchOptions) -> Storage:
-    from autotune.search.ledger import open_storage
-
-    journal = studies / f"{study_name(cell)}.journal"
-    return open_storage(options.storage_url, journal, fresh=not options.resume)
-
-
-def study_identity(cell: Cell, builder: Builder, options: SearchOptions) -> dict[str, Any]:
-    """What the trials of a cell depend on: only searches that agree on it share a study."""
-    knobs = [knob for knob in cell.space.knobs if not knob.host]
-    return {
-        "cell": cell.name,
-        "space": _digest(str([(k.name, k.values) for k in knobs]) + str(len(cell.binaries))),
-        "template": builder.templates.sha(cell.spec.template),
-        "environment": to_json(builder.environment),
-        "model": MODEL_VERSION,
-        "sampler": options.sampler if options.learns else f"none ({options.effort})",
-        "seed": options.seed,
-        "trials": options.trials_for(cell),
-        **({"deterministic": True} if cell.repeatable else {}),
-    }
-
-
-def open_ledger(cell: Cell, builder: Builder, storage: Storage, options: SearchOptions) -> Ledger:
-    """Open the study of a cell: its seeds are enqueued, or it goes on where it was.
-
-    Of a search that does not learn, the whole list is enqueued, in the order of `tune_cell`.
-    """
-    from autotune.search.candidates import Candidates
-    from autotune.search.ledger import Ledger
-
-    trials = options.trials_for(cell)
-    knobs = [knob for knob in cell.space.knobs if not knob.host]
-    listed = not options.learns or trials == len(cell.binaries)
-    return Ledger.open(
-        storage,
-        study_name(cell),
-        study_identity(cell, builder, options),
-        Candidates(knobs, cell.binaries, None if listed else cell.prior),
-        seeds=_listed(cell, trials) if listed else cell.seeds(trials // 2),
-        sampler=options.sampler if options.learns else "random",  # Optuna asks it all the same
-        seed=options.seed,
-        trials=trials,
-        resume=options.resume,
-    )
 
 
 def _result(
@@ -277,6 +220,11 @@ def _result(
             "seed": options.seed,
             "model": MODEL_VERSION,
             "stopped_by": stopped,
+            **(
+                {"objective": cell.objective_name}
+                if cell.objective_name != DEFAULT_OBJECTIVE
+                else {}
+            ),
             "space": {
                 "cartesian": cell.space.cartesian_size,
                 "legal": len(cell.space.legal),
@@ -313,12 +261,3 @@ def one_line(cell: Cell, result: CellResult) -> str:
 
 def _rejects(evaluations: Sequence[Evaluation]) -> dict[str, int]:
     return dict(Counter(e.status.value for e in evaluations if e.status is not Status.OK))
-
-
-def study_name(cell: Cell) -> str:
-    """Name of the study of a cell: GPU, kernel, and a digest of the exact axes."""
-    return f"{cell.arch.name}-{cell.spec.name}-{_digest(cell.name)}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

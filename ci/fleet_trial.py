@@ -42,7 +42,8 @@ from autotune.results import ResultsStore
 from autotune.search.leases import EVALUATION, LEASE
 from autotune.search.shared import SharedStorage
 from autotune.shared_search import Task
-from autotune.tune import SearchOptions, study_name, tune
+from autotune.study import SearchOptions, study_name
+from autotune.tune import tune
 
 KERNELS["toy"] = "toy_kernel:ToyKernel"
 

@@ -18,6 +18,7 @@ from autotune.kernels import COMPANIONS, KERNELS, load_kernel, searched_kernels
 from autotune.kernels.dtypes import FLOAT_DTYPES
 from autotune.kernels.paged_attention import KV_DTYPES, KV_SCALES
 from autotune.model_shape import PRESETS, ModelShape, load
+from autotune.objective import DEFAULT_OBJECTIVE, OBJECTIVES
 from autotune.paths import results_target
 from autotune.results import ResultsStore
 
@@ -89,6 +90,14 @@ def add_cell_arguments(parser: argparse.ArgumentParser) -> None:
         help="one order of summation for all sizes of a cell, and nothing that may differ from run "
         "to run (atomic sums): an output does not depend on the batch",
     )
+    add(
+        "--objective",
+        choices=tuple(OBJECTIVES),
+        default=DEFAULT_OBJECTIVE,
+        help="what a search makes small over a cell's sizes: latency, the mean of the times, or "
+        "worst, the worst ratio to what is least possible (default latency). Every size still gets "
+        "its own fastest",
+    )
     add("--seed", type=int, default=0, help="same seed, same results (default 0)")
     add(
         "--jobs",
@@ -129,7 +138,14 @@ def chosen_cells(options: argparse.Namespace, arch: GpuArch) -> tuple[ModelShape
     if options.tensor_parallel > 1:
         shape = shape.tensor_parallel(options.tensor_parallel)
     cells = [
-        Cell(spec, arch, problem, variants=options.variants, repeatable=options.deterministic)
+        Cell(
+            spec,
+            arch,
+            problem,
+            variants=options.variants,
+            repeatable=options.deterministic,
+            objective=options.objective,
+        )
         for spec in map(load_kernel, options.kernel or searched_kernels())
         for problem in spec.problems(shape, options.dtype or shape.dtype, options.block_size)
     ]

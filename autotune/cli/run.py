@@ -28,18 +28,21 @@ from autotune.device import LocalDevice, find_local
 from autotune.effort import EFFORTS
 from autotune.errors import UsageError
 from autotune.gpu import Gpu, simulated, simulated_device
-from autotune.paths import cache_dir, studies_dir, templates_dir
+from autotune.paths import cache_dir, results_dirs, studies_dir, templates_dir
 from autotune.peers import load_peer, peers_of
 from autotune.pool import WorkerPool
 from autotune.progress import Reporter, choose_reporter
 from autotune.race_log import RaceLog
 from autotune.record import record, write_spaces
 from autotune.render import TemplateFolder
+from autotune.results import ResultsStore
 from autotune.simulated import SimulatedDevice
 from autotune.standing import Standing, compare_with_peers
 
 if TYPE_CHECKING:
+    from autotune.cell import Cell
     from autotune.tune import Tuned
+    from autotune.warm_starts import Elsewhere
 
 EXAMPLES = """examples:
   autotune run --gpu a100                           the default model's shapes
@@ -62,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_float,
         metavar="S",
         help="stop searching after so many seconds, shared by all cells",
+    )
+    add(
+        "--warm-start",
+        action=argparse.BooleanOptionalAction,
+        help="begin with up to 4 configurations that results files have for other GPUs or other "
+        "models, and time them among the finalists (default: where anything is timed)",
     )
     add("--results", metavar="DIR", help="where to write (default: the results folder)")
     add("--storage", metavar="URL", help="Optuna database instead of a journal file")
@@ -113,7 +122,8 @@ def handle(options: argparse.Namespace) -> int:
     store = checked_store(options.results, cells)
     # Optuna and scikit-learn take seconds to load: not before the arguments are known to be good.
     from autotune.cli.summary import print_standings, print_summary, run_document
-    from autotune.tune import SearchOptions, tune
+    from autotune.study import SearchOptions
+    from autotune.tune import tune
 
     search = SearchOptions(
         effort=effort,
@@ -152,6 +162,7 @@ def handle(options: argparse.Namespace) -> int:
                 Deadline(options.budget),
                 reporter,
                 device if effort != "predict" else None,
+                _elsewhere(options, effort, cells),
             )
             standings, recorded = _afterwards(options, done, builder, device, reporter)
         except KeyboardInterrupt:
@@ -176,6 +187,18 @@ def handle(options: argparse.Namespace) -> int:
         for path in recorded:
             print(f"recorded {path}")
     return 0
+
+
+def _elsewhere(options: argparse.Namespace, effort: str, cells: Sequence[Cell]) -> Elsewhere | None:
+    """Where warm starts come from; None without.
+
+    A search that measures nothing takes none unasked: its results follow from the tools alone.
+    """
+    from autotune.warm_starts import Elsewhere
+
+    wanted = effort != "predict" if options.warm_start is None else options.warm_start
+    stores = [ResultsStore(folder) for folder in results_dirs(options.results)]
+    return Elsewhere(stores, cells) if wanted else None
 
 
 def _afterwards(

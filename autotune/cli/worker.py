@@ -49,8 +49,8 @@ EXAMPLES = """examples:
   autotune worker --storage postgresql://tuner@db/tuning --gpu a100,h100 --ray auto
 
 Start it as often and on as many machines as you like, with the same options: workers share the
-trials of every cell, take over from those that die, and each writes all results in the end. The
-results are those of `autotune run` with the same options."""
+trials of every cell, take over from those that die, and each writes all results in the end. Those
+are the results of `autotune run --no-warm-start` with the same options."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +101,7 @@ def handle(options: argparse.Namespace) -> int:
     from autotune.fleet import Pace, is_finished, work
     from autotune.search.shared import SharedStorage
     from autotune.shared_search import Task
-    from autotune.tune import SearchOptions
+    from autotune.study import SearchOptions
 
     shared = SharedStorage.open(options.storage)
     if options.ray is not None:

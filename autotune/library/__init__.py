@@ -18,7 +18,7 @@ from autotune.problem import Problem
 PREFIX = "library:"
 """Before a routine's name where entrants of a race are named."""
 
-ROUTINES: Mapping[str, Mapping[str, str]] = {
+ROUTINES: dict[str, dict[str, str]] = {
     "fused_mlp": {
         "cublas": "autotune.library.mlp:CUBLAS",
         "compiled": "autotune.library.mlp:COMPILED",

@@ -12,7 +12,8 @@ from autotune.peers import peers_of
 from autotune.progress import Silent
 from autotune.results import ResultsStore
 from autotune.standing import compare_with_peers
-from autotune.tune import SearchOptions, tune_cell
+from autotune.study import SearchOptions
+from autotune.tune import tune_cell
 
 _TRIALS, _REHEARSAL_TRIALS = 64, 2
 _REHEARSAL_CELLS = 3

@@ -27,7 +27,8 @@ from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
 from autotune.search.ledger import open_storage
 from autotune.space import Config, Constraint, Knob, SearchSpace
-from autotune.tune import SearchOptions, tune
+from autotune.study import SearchOptions
+from autotune.tune import tune
 
 A100 = lookup("a100")
 PATIENCE_S = 20.0

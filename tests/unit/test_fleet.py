@@ -28,7 +28,8 @@ from autotune.results import ResultsStore
 from autotune.search.shared import SharedStorage
 from autotune.shared_search import Task
 from autotune.space import Config
-from autotune.tune import SearchOptions, Tuned, tune
+from autotune.study import SearchOptions
+from autotune.tune import Tuned, tune
 
 ROOT = Path(__file__).resolve().parents[2]
 A100 = lookup("a100")

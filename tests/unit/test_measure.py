@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_device import MadeUpDevice
 from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_templates
 
 from autotune.arch import lookup
 from autotune.cell import Cell
 from autotune.judge import DuplicateFinder
 from autotune.measure import measure
-from autotune.policy import Mode
-from autotune.problem import Problem
-from autotune.race import Race, speedup, timing
-from autotune.records import Environment, Evaluation, Provenance, Selection
+from autotune.race import speedup, timing
+from autotune.records import Evaluation, Provenance, Selection
 from autotune.select import select
-from autotune.space import Config
-from autotune.tune import SearchOptions, conclude
+from autotune.study import SearchOptions
+from autotune.tune import conclude
 
 FINALISTS = 6
-
-
-class MadeUpDevice:
-    """Times by a function of the configuration, with 1 % of noise; refuses what it is told to."""
-
-    def __init__(
-        self,
-        time_us: Callable[[Config], float],
-        wrong: Callable[[Config], bool] = lambda config: False,
-        broken: bool = False,
-    ) -> None:
-        self._time_us = time_us
-        self._wrong = wrong
-        self._broken = broken
-        self._rng = np.random.default_rng(7)
-        self.later_us: Callable[[Config], float] | None = None
-        """Times in a fresh process, if others."""
-        self.checked: list[Config] = []
-        self.raced: list[tuple[Problem, tuple[Config, ...]]] = []
-        self.repeated: list[tuple[Problem, tuple[Config, ...]]] = []
-
-    def describe(self, environment: Environment) -> Environment:
-        return environment
-
-    def wrong(self, cell: Cell, config: Config) -> str | None:
-        self.checked.append(config)
-        return "gives nonsense" if self._wrong(config) else None
-
-    def race(
-        self, cell: Cell, point: Problem, configs: Sequence[Config], *, fresh: bool = False
-    ) -> Race:
-        (self.repeated if fresh else self.raced).append((point, tuple(configs)))
-        if self._broken:
-            return Race.failed(len(configs), "broken")
-        time_us = self.later_us if fresh and self.later_us is not None else self._time_us
-        return ran([time_us(c) * (1 + self.noise()) for c in configs])
-
-    def noise(self) -> np.typing.NDArray[np.float64]:
-        return 0.01 * self._rng.standard_normal(40)
-
-
-def ran(columns: Sequence[np.typing.NDArray[np.float64]]) -> Race:
-    """A race in which nothing went wrong."""
-    samples = tuple(tuple(map(float, column)) for column in columns)
-    return Race(Mode.GRAPH, samples, (None,) * len(samples), (), (), "rounds")
 
 
 @pytest.fixture

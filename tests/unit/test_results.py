@@ -152,8 +152,9 @@ def first_point(data: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda d: d.update(schema=2), "1 was expected"),
-        (lambda d: d.update(schema="1"), "1 was expected"),
+        (lambda d: d.update(schema=2), "this one says 2"),
+        (lambda d: d.update(schema=3), "3 is not one of"),
+        (lambda d: d.update(schema="1"), "'1' is not one of"),
         (lambda d: d.pop("schema"), "'schema' is a required property"),
         (lambda d: d.update(note="hi"), "'note' was unexpected"),
         (lambda d: d.update(gpu="h100"), "says it is for paged_attention_decode on h100"),

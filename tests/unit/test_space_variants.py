@@ -15,7 +15,8 @@ from autotune.progress import Silent
 from autotune.records import Evaluation
 from autotune.results import ResultsStore
 from autotune.space import Config, Constraint, Knob, SearchSpace, plain_values
-from autotune.tune import SearchOptions, tune
+from autotune.study import SearchOptions
+from autotune.tune import tune
 
 VARIANTS = (
     Knob("load", ("pointer", "descriptor"), "how", ordered=False),

@@ -25,7 +25,8 @@ from autotune.render import TemplateFolder
 from autotune.results import CellResult, ResultsStore
 from autotune.search.ledger import BATCH_SIZE
 from autotune.space import Config, Constraint, SearchSpace
-from autotune.tune import SearchOptions, tune
+from autotune.study import SearchOptions
+from autotune.tune import tune
 
 A100 = lookup("a100")
 NARROW, WIDE = ToyProblem(), ToyProblem(width=128)

@@ -35,7 +35,8 @@ from autotune.render import TemplateFolder
 from autotune.report_cache import ReportCache
 from autotune.results import ResultsStore
 from autotune.space import Config
-from autotune.tune import SearchOptions, tune
+from autotune.study import SearchOptions
+from autotune.tune import tune
 
 A100 = lookup("a100")
 CELLS = [Cell(ToyKernel(), A100, problem) for problem in (ToyProblem(), ToyProblem(width=128))]
