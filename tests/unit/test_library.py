@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from made_up_device import MadeUpDevice
 from own_folders import Folders
-from record_cases import sha
+from record_cases import make_report, sha
 from toy_kernel import ToyKernel, ToyProblem, sound
 
 from autotune.arch import lookup
@@ -33,7 +33,15 @@ from autotune.measure import measure
 from autotune.paths import data_dir, templates_dir
 from autotune.problem import Problem
 from autotune.race_log import RaceLog
-from autotune.records import Environment, Evaluation, Provenance, Selection, Timing
+from autotune.records import (
+    CompileReport,
+    Environment,
+    Evaluation,
+    Provenance,
+    Selection,
+    Status,
+    Timing,
+)
 from autotune.registry import Tier, TunedKernels
 from autotune.render import TemplateFolder
 from autotune.results import CellResult, ResultsStore
@@ -71,9 +79,13 @@ def wrong(problem: Problem, name: str) -> str | None:
     return complaint(errors_of(out, spec.reference(problem, inputs)), spec.tolerance(problem))
 
 
-def test_the_activation_is_compiled_twice_and_not_at_each_size() -> None:
+def test_the_activation_is_compiled_twice_and_not_at_each_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch
 
+    # What is traced, and when again, is the same; Inductor would take ten seconds here.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     spec = load_kernel("fused_mlp")
     problem = spec.problem_type.parse("dtype=fp32,activation=gelu_tanh,n=40,k=33")
     launch = load_routine("compiled", problem)
@@ -143,7 +155,7 @@ def test_the_library_wins_where_it_is_faster_and_there_only(cell: Cell) -> None:
     assert large.timing.conditions is not None
     assert large.timing.conditions.confirmed_us == pytest.approx(30.0, rel=0.02)
     assert not large.reports
-    assert large.config == small.config, "the fastest kernel, for whoever cannot use torch"
+    assert large.config != cell.defaults[cell.points[1]], "the fastest kernel of all"
     assert "the library: plain gave 1.3" in large.reason
     for point, configs, peers in device.duels:
         assert configs[0] != cell.defaults[point] == configs[1]
@@ -174,7 +186,8 @@ def test_a_library_that_is_not_faster_leaves_the_kernel(
 def test_a_default_that_is_the_fastest_kernel_meets_the_library_alone(cell: Cell) -> None:
     (small, large), device = run(cell, large_m, kernel_us=70.0)
     assert [len(configs) for _, configs, _ in device.duels] == [1, 1]
-    assert (small.library, large.library) == ("plain", "plain") or small.library is None
+    assert small.library in ("plain", "odd"), "45 against 50"
+    assert large.library == "plain"
     assert large.gain == pytest.approx(50 / 30, rel=0.03)
 
 
@@ -199,10 +212,11 @@ def test_on_a_simulated_gpu_in_a_real_worker(tmp_path: Path) -> None:
 
 def sound_mlp(cell: Cell, binary: Any) -> Evaluation:
     config = cell.representative(binary)
-    reports = sound(
-        ToyKernel().default_config(ToyProblem(), cell.arch), binary_sha=sha(str(binary))
-    )
-    return dataclasses.replace(reports, config=config)
+    return Evaluation(config, Status.OK, reports=(mlp_report(sha(str(binary))),))
+
+
+def mlp_report(binary_sha: str) -> CompileReport:
+    return make_report(entry="fused_mlp_gate_up", binary_sha=binary_sha)
 
 
 def mlp_selections(*libraries: str | None, kernel: str = "fused_mlp") -> list[Selection]:
@@ -211,7 +225,6 @@ def mlp_selections(*libraries: str | None, kernel: str = "fused_mlp") -> list[Se
     found = []
     for m, library in zip((1, 1024, 4096), libraries, strict=True):
         point = spec.problem_type.parse(GATE_UP).at(m=m)
-        report = sound(ToyKernel().default_config(ToyProblem(), arch)).reports
         found.append(
             Selection(
                 exact=point.exact_axes(),
@@ -223,7 +236,7 @@ def mlp_selections(*libraries: str | None, kernel: str = "fused_mlp") -> list[Se
                 default_us=20.0,
                 floor_us=1.0,
                 reason="made up",
-                reports=() if library is not None else report,
+                reports=() if library is not None else (mlp_report(sha("main")),),
                 timing=Timing(10.0, 9.0, 11.0, 20),
                 library=library,
             )
