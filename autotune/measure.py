@@ -171,7 +171,7 @@ def _challenge(
     again = device.race(cell, point, configs[:1], peers=[PREFIX + name], fresh=True)
     if not all(again.samples_us):
         return _with_reason(kernel, f"library {name} failed in a fresh process")
-    second = speedup(*again.samples_us)
+    second = speedup(again.samples_us[0], again.samples_us[1])
     if not _convincing(second):
         return _with_reason(kernel, f"library {name} gave {_text(second)} in a fresh process")
     final = run.timing(fastest, again.timing(1).median_us)

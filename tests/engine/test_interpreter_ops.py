@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conftest import Reference
 
 from autotune.arch import lookup
 from autotune.kernels import load_kernel
+from autotune.kernels.fused_mlp_problem import FusedMlpProblem
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.kernels.paged_attention_prefill_problem import PrefillProblem
 from autotune.problem import Problem
@@ -147,13 +149,20 @@ def test_blocks_that_no_tile_fits_go_to_torch(reference: GetReference, run: Run)
     assert len(left) == 4, "decode and prefill, with and without a window"
 
 
-def save_tuned(folder: Path, problem: Problem, **knobs: Any) -> None:
-    """Store a configuration as measured for a problem's cell."""
+def save_tuned(
+    folder: Path, problem: Problem, library: Mapping[str, int] | None = None, **knobs: Any
+) -> None:
+    """Store a configuration as measured for a problem's cell.
+
+    `library` says from which size on which routine of torch's was faster; without knobs the default
+    is stored.
+    """
     spec, arch = load_kernel(problem.kernel), lookup("a100")
+    space = spec.space(problem, arch)
     selection = Selection(
         exact=problem.exact_axes(),
         nearest=problem.nearest_axes(),
-        config=spec.space(problem, arch).config(**knobs),
+        config=space.config(**knobs) if knobs else spec.default_config(problem, arch),
         provenance=Provenance.MEASURED,
         time_us=10.0,
         error_factor=None,
@@ -162,8 +171,12 @@ def save_tuned(folder: Path, problem: Problem, **knobs: Any) -> None:
         reason="made up",
         timing=Timing(10.0, 9.0, 11.0, 20),
     )
+    further = [
+        replace(selection, nearest=problem.at(m=size).nearest_axes(), library=name)
+        for name, size in (library or {}).items()
+    ]
     cell = CellResult(
-        problem.exact_axes(), "0" * 16, Environment("3.6.0", "ptxas"), {}, (selection,)
+        problem.exact_axes(), "0" * 16, Environment("3.6.0", "ptxas"), {}, (selection, *further)
     )
     ResultsStore(folder).merge("a100", problem.kernel, [cell])
 
@@ -192,7 +205,17 @@ def test_tuned_configurations_are_what_runs(
         num_stages=2,
         order="heads_reversed",
     )
+    gate_up = FusedMlpProblem.from_axes({"dtype": "fp32", "n": 80, "k": 48, "m": 1})
+    save_tuned(tmp_path, gate_up, {"cublas": 16})
     answer = run(reference("qwen3"), block_size=16, results=str(tmp_path))
+    kernel, library = [
+        row for row in answer["explanation"]["kernels"] if "gate-up" in row["operation"]
+    ]
+    assert (kernel["kernel"], kernel["library"], kernel["tier"]) == ("fused_mlp", None, "nearest")
+    assert (library["kernel"], library["library"], library["config"]) == ("torch", "cublas", None)
+    assert library["source"].startswith("library cublas: measured on a100 at m=16 (tier ")
+    assert library["sizes"].endswith("+ tokens"), "prompts, in the same engine as decodes by kernel"
+    assert library["reason"] is None, "nothing is amiss"
     rows = [row for row in answer["explanation"]["kernels"] if "attention" in row["kernel"]]
     assert {row["tier"] for row in rows} == {"nearest"}
     assert {row["config"]["tile"] for row in rows} == {16}
