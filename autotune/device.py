@@ -16,7 +16,12 @@ from autotune.arch import GpuArch, match_device_name
 
 # PCI device ids of the pci.ids database: the product name on the board is absent from some
 # firmware, and in virtual machines.
-_AMD_PRODUCTS = {"0x74a1": "AMD Instinct MI300X", "0x74b5": "AMD Instinct MI300X VF"}
+_AMD_PRODUCTS = {
+    "0x74a1": "AMD Instinct MI300X",
+    "0x74a5": "AMD Instinct MI325X",
+    "0x74b5": "AMD Instinct MI300X VF",
+    "0x74b9": "AMD Instinct MI325X VF",
+}
 
 
 @dataclass(frozen=True, slots=True)
