@@ -86,8 +86,8 @@ ROWS = (
         peak_tflops={FP16: 503.8, BF16: 503.8, FP8: 1_007.6, INT8: 1_007.6, FP32: 126.0},
         device_names=(r"NVIDIA RTX PRO 6000 Blackwell Workstation Edition",),
         source="NVIDIA RTX PRO 6000 Blackwell Workstation Edition datasheet (SMs, memory, 125"
-        " TFLOPS of fp32, 4000 TOPS of sparse fp4, from which clock and matrix rates follow: fp32 is"
-        " accumulated at full rate); L2 of the whole chip. The Server and Max-Q editions run at"
+        " TFLOPS of fp32, 4000 TOPS of sparse fp4, from which clock and matrix rates follow: fp32"
+        " is accumulated at full rate); L2 of the whole chip. The Server and Max-Q editions run at"
         " other clocks.",
         **SM_120,
     ),
