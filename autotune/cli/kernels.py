@@ -10,6 +10,7 @@ from typing import Any
 from autotune.arch import GPUS, lookup
 from autotune.cli.output import print_json, print_table
 from autotune.kernels import KERNELS, load_kernel
+from autotune.library import ROUTINES, WITHOUT
 from autotune.space import Knob
 
 EXAMPLES = """examples:
@@ -52,6 +53,8 @@ def handle(options: argparse.Namespace) -> int:
                         "legal": len(space.legal),
                         "binaries": len(space.binaries),
                     },
+                    "library": list(ROUTINES.get(spec.name, ())),
+                    "why_no_library": WITHOUT.get(spec.name),
                 }
             )
             continue
@@ -60,6 +63,8 @@ def handle(options: argparse.Namespace) -> int:
         if space.variants:
             rows = [_knob_row(knob) for knob in space.variants]
             print_table("", ("variant", "values, plain first", "meaning"), rows)
+        names = ", ".join(ROUTINES.get(spec.name, ()))
+        print(f"library: {names or f'none: {WITHOUT[spec.name]}'}")
         print(
             f"on {arch.name} at the defaults: {space.cartesian_size} combinations, "
             f"{len(space.legal)} legal, {len(space.binaries)} binaries\n"
