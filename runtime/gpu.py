@@ -75,7 +75,7 @@ def match_gpu(device_name: str, target: str, num_sms: int) -> FoundGpu:
         known = ", ".join(sorted({row.target for row in GPUS.values()}))
         raise DeviceError(
             f"no kernels for {device_name} ({target}): the compiler targets known are {known}. "
-            "Use --ops torch, or add the GPU to autotune/arch.py and tune for it with autotune run"
+            "Use --ops torch, or add the GPU to autotune/gpu_rows and tune for it with autotune run"
         )
     nearest = min(rows, key=lambda row: abs(row.sm_count - num_sms))
     note = (

@@ -17,18 +17,24 @@ ACCELERATORS: Mapping[str, str] = {
     "a100": "A100",
     "a100-40gb": "A100",
     "a10g": "A10G",
+    "a40": "A40",
     "l4": "L4",
     "l40s": "L40S",
+    "rtx-a6000": "RTX-A6000",
     "rtx3090": "GeForce-RTX-3090",
+    "rtx6000-ada": "RTX-6000",
     "rtx4090": "GeForce-RTX-4090",
     "h100": "H100",
     "h100-pcie": "H100",
     "h200": "H200",
     "b200": "B200",
+    "rtx5080": "GeForce-RTX-5080",
+    "rtx-pro-6000": "RTX-PRO-6000",
     "rtx5090": "GeForce-RTX-5090",
     "mi300x": "AMD-Instinct-MI300X-OAM",
+    "mi325x": "AMD-Instinct-MI325X-OAM",
 }
-"""GPU → Ray's name for it (`ray.util.accelerators`; GeForce: what Ray calls a node by itself).
+"""GPU → Ray's name for it (`ray.util.accelerators`; GeForce and RTX: what Ray calls a node by itself).
 
 Ray tells neither memory sizes nor PCIe boards apart: a worker that measures checks its GPU itself.
 """
