@@ -34,7 +34,7 @@ ACCELERATORS: Mapping[str, str] = {
     "mi300x": "AMD-Instinct-MI300X-OAM",
     "mi325x": "AMD-Instinct-MI325X-OAM",
 }
-"""GPU → Ray's name for it (`ray.util.accelerators`; GeForce and RTX: what Ray calls a node by itself).
+"""GPU → Ray's name for it (`ray.util.accelerators`; RTX: what Ray calls nodes by itself).
 
 Ray tells neither memory sizes nor PCIe boards apart: a worker that measures checks its GPU itself.
 """
