@@ -155,7 +155,7 @@ class TunedKernels:
             for gpu, selection in self._selections[kernel]
             if selection.exact == exact
             and space.why_illegal(selection.config) is None
-            and (selection.library is None or why_not(selection.library, problem) is None)
+            and (selection.library is None or _may_serve(selection.library, problem, repeatable))
         ]
         if not fitting:
             config = spec.default_config(problem, self.arch)
@@ -249,6 +249,11 @@ class TunedKernels:
         """Tier first, then this GPU before its siblings, then the distance in sizes."""
         tier = list(Tier).index(self._tier(problem, gpu, selection))
         return tier, gpu != self.arch.name, _distance(problem, selection.nearest)
+
+
+def _may_serve(library: str, problem: Problem, repeatable: bool) -> bool:
+    """Whether a routine fits; none promises the same sums for a row whatever its neighbours."""
+    return not repeatable and why_not(library, problem) is None
 
 
 def _distance(problem: Problem, nearest: Mapping[str, int]) -> float:

@@ -128,6 +128,13 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
     return Cell(ToyKernel(), lookup("a100"), ToyProblem())
 
 
+def test_a_repeatable_cell_never_meets_the_library(cell: Cell) -> None:
+    strict = Cell(cell.spec, cell.arch, cell.problem, repeatable=True)
+    selections, device = run(strict, lambda point, name, fresh: 1.0)
+    assert not device.duels
+    assert {selection.library for selection in selections} == {None}
+
+
 def run(cell: Cell, peer_us: Duel, kernel_us: float = 40.0) -> tuple[list[Selection], MadeUpDevice]:
     finder = DuplicateFinder()
     known = [finder.screen(sound(cell.representative(binary))) for binary in cell.binaries]
@@ -301,6 +308,8 @@ def test_the_registry_resolves_to_the_library_and_says_so(folders: Folders) -> N
     assert [r.library for r in found.values()] == [None, "cublas", "cublas"]
     assert [r.tier for r in found.values()] == [Tier.EXACT, Tier.EXACT, Tier.NEAREST]
     assert found[8192].source == "library cublas: measured on a100 at m=4096 (tier nearest)"
+    repeatable = tuned.resolve("fused_mlp", problem.at(m=1024), repeatable=True)
+    assert repeatable.library is None, "torch's sums may depend on the neighbours in a batch"
     bound = tuned.bind_resolved(found[1024])
     assert not any(folders.cache.rglob("*.py")), "nothing was rendered"
     assert callable(bound.launch)
