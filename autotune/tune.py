@@ -182,6 +182,8 @@ def conclude(
 
 def _with_origin(cell: Cell, selection: Selection, warm: Sequence[WarmStart]) -> Selection:
     """Say so where a warm start is what won."""
+    if selection.library is not None:
+        return selection
     binary = cell.space.binary_of(selection.config)
     for start in warm:
         if cell.space.binary_of(start.config) == binary:
