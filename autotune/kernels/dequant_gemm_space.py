@@ -143,7 +143,7 @@ def dequant_gemm_space(problem: DequantGemmProblem, arch: GpuArch) -> SearchSpac
             ("kind", "split_k"),
             lambda kind, splits: (kind == "split_k") == (splits > 1),
         ),
-        *reduction_rules("kind", problem.dtype, arch),
+        *reduction_rules("kind", problem.dtype, problem.n, arch),
         Constraint(
             "sums are single numbers, and of 16 bits only pairs are added in one instruction",
             ("block_m", "reduction"),

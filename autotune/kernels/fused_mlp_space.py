@@ -196,7 +196,7 @@ def _variant_rules(problem: FusedMlpProblem, arch: GpuArch) -> tuple[Constraint,
         ),
     ]
     if not problem.gated:
-        return (*rules, *reduction_rules("variant", problem.dtype, arch))
+        return (*rules, *reduction_rules("variant", problem.dtype, problem.n, arch))
     two_tiles = Constraint(
         "a descriptor loads neighbouring rows: gate and up are two tiles",
         ("gate_layout", "load"),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from autotune.arch import GpuArch
 from autotune.kernels.amd_options import compile_options
+from autotune.kernels.dtypes import DTYPE_BYTES
 from autotune.space import Config, Constraint, Knob, KnobValue
+
+_KNOWN_MULTIPLE = 16
+"""What Triton notes of an argument is whether this divides it."""
 
 REDUCTION = Knob(
     "reduction",
@@ -20,8 +24,13 @@ def adds_atomically(dtype: str, arch: GpuArch) -> bool:
     return dtype != "bf16" or arch.vendor == "amd" or arch.capability >= 90
 
 
-def reduction_rules(kind: str, dtype: str, arch: GpuArch) -> tuple[Constraint, ...]:
-    """Constraints of `REDUCTION`, where the knob `kind` has the value "split_k" for ranges of K."""
+def reduction_rules(kind: str, dtype: str, n: int, arch: GpuArch) -> tuple[Constraint, ...]:
+    """Constraints of `REDUCTION`, where the knob `kind` has the value "split_k" for ranges of K.
+
+    Outputs have rows of `n` numbers. GPUs add those of 16 bits in pairs, and alone only in loops of
+    compare-and-swap; and the compiler knows of no multiple but 16 that rows begin at one.
+    """
+    in_pairs = DTYPE_BYTES[dtype] == 4 or n % _KNOWN_MULTIPLE == 0
     return (
         Constraint(
             "only ranges of K are added up",
@@ -32,6 +41,11 @@ def reduction_rules(kind: str, dtype: str, arch: GpuArch) -> tuple[Constraint, .
             f"{arch.target} adds no {dtype} to memory atomically",
             ("reduction",),
             lambda reduction: reduction == "workspace" or adds_atomically(dtype, arch),
+        ),
+        Constraint(
+            f"sums of 16 bits are added in pairs where N is a multiple of {_KNOWN_MULTIPLE}",
+            ("reduction",),
+            lambda reduction: reduction == "workspace" or in_pairs,
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -83,6 +84,18 @@ def test_sums_of_16_bits_are_not_added_one_by_one() -> None:
         assert {c["block_m"] for c in atomic} == expected
 
 
+@pytest.mark.parametrize("problem", [W4, DOWN], ids=lambda p: p.kernel)
+@pytest.mark.parametrize(("dtype", "n", "legal"), [
+    ("fp16", 4096, True), ("fp16", 4112, True), ("bf16", 4098, False), ("fp16", 4104, False),
+    ("fp16", 4095, False), ("fp32", 4095, True),
+])  # fmt: skip
+def test_sums_of_16_bits_need_rows_that_begin_at_pairs(
+    problem: Problem, dtype: str, n: int, legal: bool
+) -> None:
+    some = type(problem).from_axes({**problem.exact_axes(), "dtype": dtype, "n": n})
+    assert ("atomic" in legal_values(some, "h100")["reduction"]) == legal
+
+
 def test_descriptors_need_aligned_rows_and_two_tiles() -> None:
     odd = dataclasses.replace(GATE_UP, k=4100)
     assert legal_values(odd, "h100")["load"] == {"pointer"}
@@ -137,15 +150,17 @@ def sizes_that_nothing_divides(m: int, n: int, k: int) -> list[Case]:
     cases.append(first(gate_up, "h100", {**tile, "schedule": "persistent", "flatten": True}))
     for residual in (False, True):
         down = FusedMlpProblem("fp16", "down", "none", residual, n, k, m)
+        pairs = dataclasses.replace(down, n=math.ceil(n / 16) * 16)
         split = {"variant": "split_k", "num_splits": 4, "block_m": 16, "block_k": 32}
         atomic = {**split, "reduction": "atomic"}
-        cases.append(first(down, "h100", {**atomic, "load": "pointer", "swap_ab": residual}))
+        cases.append(first(pairs, "h100", {**atomic, "load": "pointer", "swap_ab": residual}))
         cases.append(first(down, "h100", {**split, "load": "descriptor"}))
     for layout in ("byte_split", "gptq_i32"):
-        w4 = DequantGemmProblem("fp16", 4, 32, True, n, k, m, layout)
+        w4 = DequantGemmProblem("fp16", 4, 32, True, math.ceil(n / 16) * 16, k, m, layout)
         atomic = {"kind": "split_k", "split_k": 4, "reduction": "atomic"}
         cases.append(first(w4, "a100", {**atomic, "block_m": 16, "block_k": 32}))
-        sums = dataclasses.replace(w4, dtype="fp32")
+        # Sums take four rows and 16 columns at a time.
+        sums = dataclasses.replace(w4, dtype="fp32", n=min(n, 33), m=min(m, 5))
         cases.append(first(sums, "a100", {**atomic, "block_m": 4}))
     return cases
 

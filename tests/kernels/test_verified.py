@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import pytest
 
 from autotune.arch import lookup
@@ -11,7 +14,7 @@ from autotune.pool import WorkerPool
 from autotune.problem import Problem
 from autotune.records import Status
 from autotune.render import TemplateFolder
-from autotune.verify import cases, verify_in
+from autotune.verify import Case, cases, verify_in
 
 SEED = 1
 """Not the command's default: together they see more configurations."""
@@ -23,17 +26,46 @@ PROBLEMS = {
 }
 
 
+MOST_RANGES = 16
+"""Of a context, here: 150 tokens are ten tiles at most, and eight ranges are merged at a time."""
+
+
+def faults(interpreter: WorkerPool, wanted: Sequence[Case]) -> list[str]:
+    templates = TemplateFolder(templates_dir())
+    verdicts = list(verify_in(interpreter, wanted, templates, cache_dir(), SEED, "cpu"))
+    assert len(verdicts) == len(wanted)
+    return [
+        f"{v.case.config}: {v.status} {v.reason}" for v in verdicts if v.status is not Status.OK
+    ]
+
+
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_hard_problems(interpreter: WorkerPool, problem: Problem) -> None:
     spec = load_kernel(problem.kernel)
     wanted = list(cases([spec], lookup("a100"), 1, SEED, lambda _: [problem]))
-    templates = TemplateFolder(templates_dir())
-    verdicts = list(verify_in(interpreter, wanted, templates, cache_dir(), SEED, "cpu"))
-    assert len(verdicts) == len(wanted) == 2
-    failed = [
-        f"{v.case.config}: {v.status} {v.reason}" for v in verdicts if v.status is not Status.OK
+    assert len(wanted) == 2
+    assert faults(interpreter, [with_ranges(case, MOST_RANGES) for case in wanted]) == []
+
+
+def with_ranges(case: Case, most: int) -> Case:
+    """The same case without further ranges, all of them empty, each a program of its own."""
+    if case.config.get("variant") != "split" or case.config.number("num_splits") <= most:
+        return case
+    return dataclasses.replace(case, config=case.config.replace(num_splits=most))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_more_ranges_than_tokens(interpreter: WorkerPool, dtype: str) -> None:
+    spec, arch = load_kernel("paged_attention_decode"), lookup("a100")
+    sizes = "head_dim=16,group=2,num_kv_heads=1,num_seqs=4,context_len=35"
+    problem = spec.problem_type.parse(f"dtype={dtype},{sizes}")
+    space = spec.space(problem, arch)
+    configs = [
+        space.closest({**spec.default_config(problem, arch), "variant": "split", "num_splits": n})
+        for n in (32, 64)
     ]
-    assert not failed, "\n".join(failed)
+    assert [config["num_splits"] for config in configs] == [32, 64]
+    assert faults(interpreter, [Case(spec, problem, config) for config in configs]) == []
 
 
 def test_every_kernel_has_hard_problems_in_both_types() -> None:

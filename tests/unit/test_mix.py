@@ -133,6 +133,38 @@ def test_matrix_instructions_without_a_shape_still_mark_the_main_loop() -> None:
     assert hottest_loop(f"{main}\n{epilogue}", PTX).counts == {"mma": 1}
 
 
+# As LLVM lays a loop out: the end of it first, entered by the branch to BB0_2; an out-of-the-way
+# block that joins BB0_3 from below; behind the loop a jump back to the program's end.
+ROTATED_GCN = """
+	s_branch .LBB0_2
+.LBB0_1:
+	v_mfma_f32_16x16x16_bf16 v[0:3], v[0:1], v[2:3], v[0:3]
+	s_cbranch_scc0 .LBB0_5
+.LBB0_2:
+	s_cbranch_execnz .LBB0_4
+.LBB0_3:
+	v_mov_b32_e32 v1, 0
+	s_branch .LBB0_1
+.LBB0_4:
+	global_load_dword v1, v[2:3], off
+	s_cbranch_execz .LBB0_3
+	s_branch .LBB0_1
+.LBB0_5:
+	s_cbranch_vccz .LBB0_7
+.LBB0_6:
+	s_endpgm
+.LBB0_7:
+	v_mfma_f32_16x16x16_bf16 v[0:3], v[0:1], v[2:3], v[0:3]
+	v_mfma_f32_16x16x16_bf16 v[0:3], v[0:1], v[2:3], v[0:3]
+	s_branch .LBB0_6
+"""
+
+
+def test_a_branch_back_that_its_target_does_not_lead_to_is_no_loop() -> None:
+    mix = hottest_loop(ROTATED_GCN, AMDGCN)
+    assert mix.counts == {"mma": 1, "load_global": 1, "integer": 1}
+
+
 def test_two_branches_back_make_one_loop() -> None:
     text = "\n".join(
         (
