@@ -57,7 +57,7 @@ def with_ranges(case: Case, most: int) -> Case:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_more_ranges_than_tokens(interpreter: WorkerPool, dtype: str) -> None:
     spec, arch = load_kernel("paged_attention_decode"), lookup("a100")
-    sizes = "head_dim=16,group=2,num_kv_heads=1,num_seqs=4,context_len=35"
+    sizes = "head_dim=16,group=2,num_kv_heads=1,num_seqs=2,context_len=35"
     problem = spec.problem_type.parse(f"dtype={dtype},{sizes}")
     space = spec.space(problem, arch)
     configs = [
