@@ -106,14 +106,12 @@ def test_every_family_in_chunks_beside_decodes(
     assert answer["explanation"]["can_capture"]
 
 
-@pytest.mark.parametrize(
-    ("kv_dtype", "family"), [("int8", "llama3"), ("fp8", "qwen3"), ("int8", "gemma2")]
-)
+@pytest.mark.parametrize(("kv_dtype", "family"), [("int8", "llama3"), ("fp8", "qwen3")])
 def test_a_quantised_cache(
     rounded_reference: Callable[[str, str], Reference], run: Run, kv_dtype: str, family: str
 ) -> None:
     options = {"kv_cache_dtype": kv_dtype, "block_size": 16, "long_prefill_token_threshold": 20}
-    answer = run(rounded_reference(family, kv_dtype), **options)
+    answer = run(rounded_reference(family, kv_dtype), (1,), **options)
     assert answer["explanation"]["can_capture"]
     for row in answer["explanation"]["kernels"]:
         if row["kernel"].startswith(("paged_attention", "rope_kv_write")):
