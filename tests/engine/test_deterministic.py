@@ -56,14 +56,19 @@ def test_batches_and_chunks_change_no_bit(reference: GetReference, family: str) 
         {"max_num_batched_tokens": 23, "max_num_seqs": 8},
     ):
         assert generate(found.folder, found.prompts, deterministic=True, **options) == alone
-    preempted = generate(
-        found.folder, found.prompts, deterministic=True, num_blocks=18, enable_forecast=False
-    )
-    assert preempted == alone
     many = [*found.prompts, *found.prompts[::-1], *found.prompts[1:3], *found.prompts]
     assert len(many) == 17
     together = generate(found.folder, many, deterministic=True)
     assert together == [alone[found.prompts.index(prompt)] for prompt in many]
+
+
+def test_a_warm_cache_changes_no_bit(reference: GetReference) -> None:
+    found = reference("llama3")
+    params = SamplingParams(temperature=0, max_tokens=12, logprobs=3)
+    llm = LLM(found.folder, ops="torch", skip_tokenizer=True, dtype="fp32", deterministic=True)
+    cold, warm = (llm.generate(found.prompts, params) for _ in range(2))
+    assert sum(output.num_cached_tokens for output in warm) > 0
+    assert list(map(numbers, warm)) == list(map(numbers, cold))
 
 
 def test_without_it_a_bit_differs(reference: GetReference) -> None:
