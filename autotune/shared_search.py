@@ -12,6 +12,7 @@ from typing import Any
 from autotune.arch import lookup
 from autotune.build import Builder
 from autotune.cell import Cell
+from autotune.conclusion import conclude
 from autotune.errors import UsageError
 from autotune.judge import DuplicateFinder
 from autotune.kernels import load_kernel
@@ -25,7 +26,6 @@ from autotune.search.ledger import Asked
 from autotune.search.shared import SharedStorage
 from autotune.space import Config
 from autotune.study import SearchOptions, open_ledger, study_identity, study_name, tell
-from autotune.tune import conclude
 
 REQUEST = "request"
 """Note on a study that says what it is for, so that a worker can join knowing the storage only."""

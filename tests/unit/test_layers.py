@@ -54,6 +54,7 @@ LAYERS = (
     ("autotune.search.samplers", "autotune.export", "autotune.report.*"),
     ("autotune.search.ledger",),
     ("autotune.study",),
+    ("autotune.conclusion",),
     ("autotune.tune", "autotune.replay", "autotune.search.leases"),
     ("autotune.shared_search",),
     ("autotune.fleet",),

@@ -11,13 +11,13 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_template
 
 from autotune.arch import lookup
 from autotune.cell import Cell
+from autotune.conclusion import conclude
 from autotune.judge import DuplicateFinder
 from autotune.measure import measure
 from autotune.race import speedup, timing
 from autotune.records import Evaluation, Provenance, Selection
 from autotune.select import select
 from autotune.study import SearchOptions
-from autotune.tune import conclude
 
 FINALISTS = 6
 
