@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from runtime.check.engine_bench import EngineBench, run_all
 from runtime.check.outcome import Mismatch, Outcome, Tier
@@ -18,20 +19,31 @@ def check_exact(
     num_tokens: int,
     scenarios: Sequence[Scenario] = SCENARIOS,
     *,
-    ignore_eos: bool = False,
+    end_ids: Collection[int] = (),
 ) -> Iterator[Outcome]:
     """Run every scenario and compare all tokens.
 
     Args:
         bench: makes an engine for each scenario.
-        runs: prompts and what the reference made of them.
-        num_tokens: most tokens of an output.
+        runs: prompts and what the reference made of them, going on after end tokens.
+        num_tokens: tokens of each output.
         scenarios: ways to cut and disturb the work.
-        ignore_eos: whether the reference went on after an end of sequence, too.
+        end_ids: the model's end tokens, for the scenarios that stop there.
     """
-    params = SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0, ignore_eos=ignore_eos)
+    params = SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0, ignore_eos=True)
     for scenario in scenarios:
-        yield _check(bench, scenario, runs, params)
+        if scenario.ends_early:
+            ended = [_up_to_end(run, end_ids) for run in runs]
+            yield _check(bench, scenario, ended, replace(params, ignore_eos=False))
+        else:
+            yield _check(bench, scenario, runs, params)
+
+
+def _up_to_end(run: ReferenceRun, end_ids: Collection[int]) -> ReferenceRun:
+    """Cut a run after its first end token."""
+    ends = (place for place, token in enumerate(run.tokens, 1) if token in end_ids)
+    num_tokens = next(ends, len(run.tokens))
+    return replace(run, tokens=run.tokens[:num_tokens], logprobs=run.logprobs[:num_tokens])
 
 
 def _check(

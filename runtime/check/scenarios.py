@@ -20,6 +20,8 @@ class Scenario:
     one_by_one: bool = False
     is_warm: bool = False
     """Send the prompts twice, and compare the second time."""
+    ends_early: bool = False
+    """Stop at the model's end tokens; all others go on after them, which compares more."""
     preemption: PreemptionMode | None = None
     """Give the engine too few blocks for all prompts together."""
 
@@ -37,6 +39,7 @@ def _preempted(mode: PreemptionMode) -> Scenario:
 SCENARIOS = (
     Scenario("one by one", {"enable_prefix_caching": False}, one_by_one=True),
     Scenario("all at once"),
+    Scenario("to the model's own end", ends_early=True),
     Scenario("all at once, blocks of 16", {"block_size": 16}),
     Scenario("steps ahead of their results", {"async_scheduling": True}),
     Scenario("warm prefix cache", {"block_size": 8}, is_warm=True),

@@ -103,13 +103,15 @@ def _checks(
 
     logging.disable_progress_bar()
     eos = sorted(config.eos_token_ids)
-    reference = Reference(options.model, options.dtype, eos, options.kv_cache_dtype)
+    is_exact = options.dtype == "fp32" and options.kv_cache_dtype == "auto"
+    ends = [] if is_exact else eos
+    reference = Reference(options.model, options.dtype, ends, options.kv_cache_dtype)
     runs = [reference.run(prompt, options.max_tokens) for prompt in prompts]
     del reference
     max_len = max(map(len, prompts)) + options.max_tokens
-    if options.dtype == "fp32" and options.kv_cache_dtype == "auto":
+    if is_exact:
         bench = _bench(options, max_len)
-        yield from check_exact(bench, runs, options.max_tokens)
+        yield from check_exact(bench, runs, options.max_tokens, end_ids=eos)
         return
     wide = Reference(options.model, "fp32", eos)
     exact = [wide.score(run) for run in runs]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from runtime.check.outcome import Mismatch
 from runtime.cli import main
 from runtime.kv_cache import KVCache
 from runtime.ops.torch_ops import TorchOps
+from runtime.sequence import Request
 
 GetReference = Callable[[str], Reference]
 
@@ -33,10 +37,35 @@ def test_a_right_engine_passes(
     code, rows = run_check(reference(name), capsys, "--dtype", dtype)
     assert code == 0
     assert all(row["passed"] and row["num_tokens"] for row in rows)
-    assert len(rows) == (9 if dtype == "fp32" else 2)
+    assert len(rows) == (10 if dtype == "fp32" else 2)
     if dtype == "fp32":
         notes = {row["scenario"]: row["note"] for row in rows}
         assert not any(note.startswith("0 ") for note in notes.values()), "nothing was exercised"
+
+
+def test_ends_of_the_model_are_kept_and_passed_over(
+    reference: GetReference,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = reference("llama")
+    folder = tmp_path / "ends"
+    shutil.copytree(plain.folder, folder)
+    ends = {"eos_token_id": list(range(0, plain.model.config.vocab_size, 3))}
+    (folder / "generation_config.json").write_text(json.dumps(ends), encoding="utf-8")
+    ending = replace(plain, folder=folder)
+
+    code, rows = run_check(ending, capsys)
+    assert code == 0
+    counts = {row["scenario"]: row["num_tokens"] for row in rows}
+    assert counts.pop("to the model's own end") < 4 * 24
+    assert set(counts.values()) == {4 * 24}
+
+    monkeypatch.setattr(Request, "stop_ids", property(lambda self: frozenset()))
+    code, rows = run_check(ending, capsys)
+    assert code == 1
+    assert [row["scenario"] for row in rows if not row["passed"]] == ["to the model's own end"]
 
 
 def test_a_swap_that_does_nothing_is_found(

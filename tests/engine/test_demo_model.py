@@ -186,7 +186,7 @@ def test_the_same_tokens_in_fp32_however_the_work_is_cut(trained: Trained) -> No
     runs = reference_runs(trained.folder, "fp32")
     assert len({run.tokens for run in runs}) > 1, "the text must depend on the prompt"
     bench = EngineBench(trained.folder, "fp32", max_len(runs), "auto")
-    outcomes = list(check_exact(bench, runs, NUM_TOKENS, scenarios(), ignore_eos=True))
+    outcomes = list(check_exact(bench, runs, NUM_TOKENS, scenarios()))
     assert len(outcomes) == 16
     assert [(o.scenario, str(o.mismatch)) for o in outcomes if not o.passed] == []
     assert [o.scenario for o in outcomes if o.note.startswith("0 ")] == [], "not exercised"
