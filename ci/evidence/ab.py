@@ -10,6 +10,7 @@ from evidence.points import ATTENTION, DECODE, PREFILL, ROWS
 from evidence.workplace import Workplace
 
 from autotune.cell import Cell
+from autotune.deadline import Deadline
 from autotune.gate.noise import LEAST_CHANGE, judge_unpaired
 from autotune.kernels import load_kernel
 from autotune.prior import guess_all_us
@@ -79,7 +80,7 @@ def structural_ideas(place: Workplace) -> dict[str, Any]:
                 rows.append({"idea": name, "point": point.label(), "skipped": "no time"})
                 print(f"{name}, {point.label('nearest')}: no time")
                 continue
-            row = _race_sides(place, sides, size, knob)
+            row = _race_sides(place, sides, size, knob, share)
             rows.append({"idea": name, "point": point.label(), **row})
             print(f"{name}, {point.label('nearest')}: {row.get('gain')}", flush=True)
     return {"ideas": rows}
@@ -103,10 +104,10 @@ def _side(
 
 
 def _race_sides(
-    place: Workplace, sides: Sequence[_Side], size: dict[str, int], knob: str
+    place: Workplace, sides: Sequence[_Side], size: dict[str, int], knob: str, share: Deadline
 ) -> dict[str, Any]:
     rejected: list[str] = []
-    sound = [_sound(place, side, size, rejected) for side in sides]
+    sound = [_sound(place, side, size, rejected, share) for side in sides]
     if not all(sound):
         return {"skipped": "a side has nothing that runs", "rejected": rejected}
     without, having = (side.cell for side in sides)
@@ -141,7 +142,11 @@ def _race_sides(
 
 
 def _sound(
-    place: Workplace, side: _Side, size: dict[str, int], rejected: list[str]
+    place: Workplace,
+    side: _Side,
+    size: dict[str, int],
+    rejected: list[str],
+    share: Deadline,
 ) -> list[Config]:
     """The model's favourites of a side, less what fails; the next of them where all of them do."""
     cell = side.cell
@@ -170,6 +175,6 @@ def _sound(
                 faulty.add(cell.space.binary_of(config))
                 rejected.append(f"{config}: {fault}")
         wanted = []
-        if found:
+        if found or share.passed:
             break
     return found
