@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
+from references import NUM_TOKENS, PROMPT_LENGTHS, Reference
 from tiny_models import hf_greedy, make_prompts, save_model
 
 from runtime.check.rounded_cache import RoundedCache
-
-NUM_TOKENS = 24
-PROMPT_LENGTHS = (3, 37, 18, 70, 1)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A checkpoint, prompts, and their greedy continuations by Hugging Face in fp32."""
-
-    folder: Path
-    model: Any
-    prompts: list[list[int]]
-    outputs: list[list[int]]
 
 
 @pytest.fixture(autouse=True)

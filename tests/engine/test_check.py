@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Reference
+from references import Reference
 
 from runtime.check.outcome import Mismatch
 from runtime.cli import main

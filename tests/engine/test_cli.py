@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Reference
+from references import Reference
 from tiny_models import save_model
 from tiny_tokenizer import save_tokenizer
 

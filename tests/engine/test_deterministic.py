@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Reference
+from references import Reference
 
 from autotune.arch import lookup
 from autotune.kernels import load_kernel

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Reference
+from references import Reference
 from tiny_models import hf_greedy, make_prompts, save_model
 from tiny_tokenizer import save_tokenizer
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from conftest import NUM_TOKENS, Reference
+from references import NUM_TOKENS, Reference
 from tiny_models import CONFIGS, hf_greedy, make_prompts
 
 from runtime.llm import LLM

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Reference
+from references import Reference
 from tiny_models import VOCAB_SIZE
 
 from autotune.arch import GPUS

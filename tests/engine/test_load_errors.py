@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Reference
+from references import Reference
 
 from runtime.cli import main
 

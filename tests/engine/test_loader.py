@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NUM_TOKENS, Reference
+from references import NUM_TOKENS, Reference
 from safetensors.torch import load_file, save_file
 
 from runtime.checkpoint import Checkpoint

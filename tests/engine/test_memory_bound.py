@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Reference
+from references import Reference
 from tiny_models import make_prompts
 from torch.utils._python_dispatch import TorchDispatchMode
 

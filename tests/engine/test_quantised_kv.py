@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import NUM_TOKENS, Reference
+from references import NUM_TOKENS, Reference
 from tiny_models import save_model
 
 from autotune.paths import data_dir

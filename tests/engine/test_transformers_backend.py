@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import NUM_TOKENS, Reference
+from references import NUM_TOKENS, Reference
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, GENERIC
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Reference
+from references import Reference
 
 from runtime.llm import LLM
 from runtime.ops.torch_build import VARIABLE
