@@ -9,12 +9,11 @@ import torch
 from runtime.config import EngineConfig
 from runtime.errors import DeviceError, InvalidParameterError
 from runtime.gpu_memory import GpuMemory, weight_bytes
-from runtime.kv_format import KVFormat
+from runtime.kv_format import KVFormat, check_kv_cache_dtype
 from runtime.loader import DTYPES, make_ops
 from runtime.memory import plan_memory
 from runtime.model_config import load_model_config
 from runtime.model_sizes import ModelSizes
-from runtime.models import FAMILIES
 from runtime.ops.base import BlockSizeChoice, OperationSet
 from runtime.ops.limits import StepLimits
 from runtime.ops.request import Demands, OpsRequest
@@ -66,7 +65,7 @@ def plan_engine(
         DeviceError: the operations cannot run here.
     """
     model = load_model_config(config.model, config.model_impl)
-    _check_kv(config, model)
+    check_kv_cache_dtype(config.kv_cache_dtype, model)
     if config.deterministic and model.impl != "native":
         raise InvalidParameterError(
             "deterministic", True, f"False: {model.architecture} runs transformers' own code"
@@ -115,20 +114,6 @@ def _kv_bytes(
     memory = GpuMemory.of(device) if gpu is None else GpuMemory.of_absent(gpu)
     weights = weight_bytes(config.model, DTYPES[model.dtype].itemsize, element_bytes)
     return memory.kv_bytes(share, weights, config.max_num_batched_tokens, model.vocab_size)
-
-
-def _check_kv(config: EngineConfig, model: ModelSizes) -> None:
-    """Refuse codes where transformers' code computes the model.
-
-    Its paged path is held against its own attention when it is loaded, and that knows no codes.
-    """
-    if config.kv_cache_dtype != "auto" and model.impl != "native":
-        raise InvalidParameterError(
-            "kv_cache_dtype",
-            config.kv_cache_dtype,
-            f"auto for {model.architecture}, which transformers' code computes and checks itself "
-            f"against; int8 and fp8 go with the native {', '.join(FAMILIES)}",
-        )
 
 
 def _choose(config: EngineConfig, gpu: str | None) -> tuple[str, torch.device]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runtime.errors import InvalidParameterError
 from runtime.model_sizes import ModelSizes
+from runtime.models import FAMILIES
 
 _SCALE_BYTES = 4
 """A float32, for each token and KV head, of its key and another of its value."""
@@ -38,3 +40,20 @@ class KVFormat:
         scale = _SCALE_BYTES if self.is_quantised else 0
         head = model.head_dim * self.number_bytes + scale
         return 2 * model.num_layers * model.num_kv_heads * head
+
+
+def check_kv_cache_dtype(wanted: str, model: ModelSizes) -> None:
+    """Refuse codes where transformers' code computes the model.
+
+    Its paged path is held against its own attention when it is loaded, and that knows no codes.
+
+    Raises:
+        InvalidParameterError: `wanted` is not "auto", and the model is such a one.
+    """
+    if wanted != "auto" and model.impl != "native":
+        raise InvalidParameterError(
+            "kv_cache_dtype",
+            wanted,
+            f"auto for {model.architecture}, which transformers' code computes and checks itself "
+            f"against; int8 and fp8 go with the native {', '.join(FAMILIES)}",
+        )

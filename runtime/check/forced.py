@@ -5,9 +5,10 @@ measured: how far Hugging Face's rounded log-probabilities are from its own in f
 cache, along the same tokens. The engine may be as far, with a margin for the maximum of a sample,
 and may prefer another token only where Hugging Face's two are closer than that.
 
-In fp32 with a quantised cache both sides have nearly all codes in common: only a number on the
-verge of two may get either. There the engine is held to Hugging Face's rounded side, and to a
-tenth of the noise.
+In fp32 with a quantised cache both sides have most codes in common: only a number on the verge of
+two may get either, and then others after it. There the engine is held to Hugging Face's rounded
+side, and to a tenth of the noise, or to how far that side is from itself with its sums in another
+order if that is more.
 """
 
 from __future__ import annotations
@@ -84,9 +85,12 @@ class Noise:
         ).abs()
         return cls(errors.mean().item(), errors.max().item())
 
-    def reduced(self) -> Noise:
-        """What is left of it between two sides that share their codes."""
-        return Noise(_SHARED_CODES * self.mean, _SHARED_CODES * self.largest)
+    def between_shared(self, again: Noise) -> Noise:
+        """What is left of it between two sides with the same rounding; `again` is one of them."""
+        return Noise(
+            max(_SHARED_CODES * self.mean, again.mean),
+            max(_SHARED_CODES * self.largest, again.largest),
+        )
 
     @property
     def tie(self) -> float:
@@ -98,8 +102,7 @@ def check_forced(
     engine: LLMEngine,
     runs: Sequence[ReferenceRun],
     exact: Sequence[torch.Tensor],
-    *,
-    shares_codes: bool = False,
+    again: Sequence[torch.Tensor] | None = None,
 ) -> Outcome:
     """Decode Hugging Face's tokens, one at a time, and compare at every position.
 
@@ -107,10 +110,11 @@ def check_forced(
         engine: with rounding; its sampler is replaced.
         runs: with the same rounding.
         exact: log-probabilities of the same tokens in fp32, from a plain cache.
-        shares_codes: whether all rounding is that of a quantised cache, on fp32 numbers.
+        again: where all rounding is that of a quantised cache, the same log-probabilities as those
+            of `runs`, with sums in another order.
     """
     noise = Noise.measure(runs, exact)
-    limit = noise.reduced() if shares_codes else noise
+    limit = noise if again is None else noise.between_shared(Noise.measure(runs, again))
     sampler = ForcedSampler(runs)
     engine.runner.sampler = sampler
     params = [
@@ -118,7 +122,7 @@ def check_forced(
     ]
     run_all(engine, [run.prompt for run in runs], params)
     errors = [
-        _at_tokens(run, found - (run.logprobs if shares_codes else wide)).abs()
+        _at_tokens(run, found - (wide if again is None else run.logprobs)).abs()
         for run, found, wide in zip(runs, sampler.logprobs, exact, strict=True)
     ]
     flat = torch.cat(errors)
@@ -136,7 +140,7 @@ def check_forced(
             if gap > limit.tie and mismatch is None:
                 mismatch = _mismatch(index, position, run, sampler.logprobs[index])
     problem = None
-    off = "off Hugging Face with the same codes" if shares_codes else "error"
+    off = "error" if again is None else "off Hugging Face with the same rounding"
     if mean > _MEAN_MARGIN * limit.mean + _FLOOR:
         problem = f"{off}: mean {mean:.2e}, where Hugging Face's own error is {noise.mean:.2e}"
     note = (
@@ -153,13 +157,12 @@ def check_free(
     runs: Sequence[ReferenceRun],
     exact: Sequence[torch.Tensor],
     num_tokens: int,
-    *,
-    shares_codes: bool = False,
+    again: Sequence[torch.Tensor] | None = None,
 ) -> Outcome:
     """Decode freely in a scenario; the first token that differs must have been a near-tie."""
     noise = Noise.measure(runs, exact)
-    if shares_codes:
-        noise = noise.reduced()
+    if again is not None:
+        noise = noise.between_shared(Noise.measure(runs, again))
     params = SamplingParams(temperature=0, max_tokens=num_tokens, logprobs=0)
     outputs, special = run_scenario(bench, scenario, runs, params)
     mismatch = None

@@ -213,11 +213,12 @@ def test_a_model_of_transformers_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_model("gpt2", tmp_path)
-    words = ["--prompt-ids", "5", "--kv-cache-dtype", "int8"]
-    assert main(["generate", str(tmp_path), *words]) == 2
-    message = capsys.readouterr().err
-    assert "kv_cache_dtype must be auto for GPT2LMHeadModel" in message
-    assert "LlamaForCausalLM" in message
+    for command in (["generate", "--prompt-ids", "5"], ["check"]):
+        words = [command[0], str(tmp_path), *command[1:], "--kv-cache-dtype", "int8"]
+        assert main(words) == 2
+        message = capsys.readouterr().err
+        assert "kv_cache_dtype must be auto for GPT2LMHeadModel" in message
+        assert "LlamaForCausalLM" in message
 
 
 def run_check(
