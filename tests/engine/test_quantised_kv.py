@@ -14,6 +14,7 @@ from tiny_models import save_model
 
 from autotune.paths import data_dir
 from runtime.check.rounded_cache import RoundedCache
+from runtime.check.scenarios import SCENARIOS
 from runtime.cli import main
 from runtime.config import KV_CACHE_DTYPES, EngineConfig
 from runtime.errors import InvalidParameterError
@@ -237,9 +238,8 @@ def test_check_passes_what_is_right(
     words = ["--kv-cache-dtype", kv_dtype, "--dtype", dtype]
     code, rows = run_check(reference("llama"), capsys, *words)
     assert code == 0, rows
-    assert [row["tier"] for row in rows] == ["forced decode"] + ["free running"] * (
-        9 if dtype == "fp32" else 1
-    )
+    num_free = len(SCENARIOS) if dtype == "fp32" else 1
+    assert [row["tier"] for row in rows] == ["forced decode"] + ["free running"] * num_free
 
 
 def test_check_finds_scales_that_are_off(
