@@ -238,7 +238,7 @@ def test_check_passes_what_is_right(
     words = ["--kv-cache-dtype", kv_dtype, "--dtype", dtype]
     code, rows = run_check(reference("llama"), capsys, *words)
     assert code == 0, rows
-    num_free = len(SCENARIOS) if dtype == "fp32" else 1
+    num_free = len(SCENARIOS) - 1 if dtype == "fp32" else 1
     assert [row["tier"] for row in rows] == ["forced decode"] + ["free running"] * num_free
 
 
