@@ -15,6 +15,7 @@ from autotune.kernels import load_kernel
 from autotune.paths import data_dir
 from autotune.registry import TunedKernels
 from runtime.config import EngineConfig
+from runtime.engine import LLMEngine
 from runtime.engine_plan import plan_engine
 from runtime.errors import InvalidParameterError, KernelError
 from runtime.kernel_set import KernelSet
@@ -26,6 +27,7 @@ from runtime.ops.request import CacheWrite, Demands, MlpShape, NormShape
 from runtime.ops.torch_library import CpuKernels
 from runtime.ops.torch_ops import TorchOps
 from runtime.outputs import RequestOutput
+from runtime.preemption import PreemptionMode
 from runtime.sampling_params import SamplingParams
 
 GetReference = Callable[[str], Reference]
@@ -69,6 +71,35 @@ def test_a_warm_cache_changes_no_bit(reference: GetReference) -> None:
     cold, warm = (llm.generate(found.prompts, params) for _ in range(2))
     assert sum(output.num_cached_tokens for output in warm) > 0
     assert list(map(numbers, warm)) == list(map(numbers, cold))
+
+
+@pytest.mark.parametrize("mode", PreemptionMode)
+def test_preemption_changes_no_bit(reference: GetReference, mode: PreemptionMode) -> None:
+    found = reference("llama3")
+    alone = [generate(found.folder, [p], deterministic=True)[0][:2] for p in found.prompts]
+    config = EngineConfig(
+        found.folder,
+        ops="torch",
+        skip_tokenizer=True,
+        dtype="fp32",
+        deterministic=True,
+        max_model_len=96,
+        block_size=8,
+        num_blocks=13,  # the longest request fits, three shorter ones outgrow them
+        enable_forecast=False,
+        enable_prefix_caching=False,
+        preemption_mode=mode,
+        swap_bytes=1 << 24,
+    )
+    engine = LLMEngine(config)
+    params = replace(PARAMS, prompt_logprobs=None)
+    for index, prompt in enumerate(found.prompts):
+        engine.add_request(str(index), prompt, params)
+    ended: dict[str, list[object]] = {}
+    while engine.has_unfinished:
+        ended.update((o.request_id, numbers(o)[:2]) for o in engine.step() if o.finished)
+    assert engine.scheduler.stats().num_preemptions[mode.value] > 0
+    assert [ended[str(index)] for index in range(len(alone))] == alone
 
 
 def test_without_it_a_bit_differs(reference: GetReference) -> None:
