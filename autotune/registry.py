@@ -18,6 +18,7 @@ from autotune.arch import GPUS, GpuArch, lookup
 from autotune.dispatch import remembering_launch
 from autotune.errors import AutotuneError, CorruptResultError
 from autotune.kernels import KERNELS, load_kernel
+from autotune.kernels.quantised_layer import QuantisedLayer
 from autotune.kernels.spec import KernelSpec
 from autotune.library import load_routine, why_not
 from autotune.paths import cache_dir, results_dirs, templates_dir
@@ -36,6 +37,7 @@ __all__ = [
     "KernelSpec",
     "Problem",
     "Provenance",
+    "QuantisedLayer",
     "Resolved",
     "Selection",
     "Tier",

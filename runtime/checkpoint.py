@@ -47,6 +47,7 @@ class Checkpoint:
         self.folder = folder
         self._stack = ExitStack()
         self._file_of: dict[str, Any] = {}
+        self._path_of: dict[str, Path] = {}
         self._on_read = on_read
         self._num_read_bytes = 0
         paths = weight_files(folder)
@@ -61,6 +62,7 @@ class Checkpoint:
                 ) from error
             for name in file.keys():  # noqa: SIM118 - not iterable itself
                 self._file_of[name] = file
+                self._path_of[name] = path
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -78,6 +80,10 @@ class Checkpoint:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file_of)
+
+    def path(self, name: str) -> Path:
+        """File that a tensor is in."""
+        return self._path_of[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""

@@ -8,9 +8,11 @@ from pathlib import Path
 from runtime.errors import InvalidParameterError
 from runtime.preemption import PreemptionCost, PreemptionMode
 from runtime.scheduler_config import SchedulingPolicy
+from runtime.weight_format import METHODS, ROUNDED
 
 DTYPE_NAMES = ("auto", "fp32", "bf16", "fp16")
 KV_CACHE_DTYPES = ("auto", "int8", "fp8")
+QUANTIZATIONS = (*ROUNDED, *METHODS)
 MODEL_IMPLS = ("auto", "native", "transformers")
 
 
@@ -26,6 +28,10 @@ class EngineConfig:
     kv_cache_dtype: str = "auto"
     """Of keys and values in the KV cache; auto takes `dtype`. int8 and fp8 (e4m3) have a scale for
     each token and KV head, found when it is written: nothing is to be calibrated."""
+    quantization: str | None = None
+    """Of the weights of linear layers, the head's excepted: int8 (a scale for each output) and int4
+    (a scale and a zero for each group of inputs) round any checkpoint when it is loaded; gptq and
+    awq say what the checkpoint must be; None takes it as it is."""
     model_impl: str = "auto"
     """Whose code computes the model: native is ours, transformers is that library's with our paged
     attention; auto is native where there is one."""
@@ -90,6 +96,9 @@ class EngineConfig:
         if self.kv_cache_dtype not in KV_CACHE_DTYPES:
             accepts = f"one of {', '.join(KV_CACHE_DTYPES)}"
             raise InvalidParameterError("kv_cache_dtype", self.kv_cache_dtype, accepts)
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            accepts = f"one of {', '.join(QUANTIZATIONS)}"
+            raise InvalidParameterError("quantization", self.quantization, accepts)
         if self.model_impl not in MODEL_IMPLS:
             accepts = f"one of {', '.join(MODEL_IMPLS)}"
             raise InvalidParameterError("model_impl", self.model_impl, accepts)

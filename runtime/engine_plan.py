@@ -12,7 +12,7 @@ from runtime.gpu_memory import GpuMemory, weight_bytes
 from runtime.kv_format import KVFormat, check_kv_cache_dtype
 from runtime.loader import DTYPES, make_ops
 from runtime.memory import plan_memory
-from runtime.model_config import load_model_config
+from runtime.model_config import load_model_config, with_quantization
 from runtime.model_sizes import ModelSizes
 from runtime.ops.base import BlockSizeChoice, OperationSet
 from runtime.ops.limits import StepLimits
@@ -70,6 +70,7 @@ def plan_engine(
         raise InvalidParameterError(
             "deterministic", True, f"False: {model.architecture} runs transformers' own code"
         )
+    model = with_quantization(model, config.quantization)
     name, device = _choose(config, gpu)
     if ops is None:
         demands = Demands.of(model)

@@ -24,13 +24,14 @@ from runtime.kernel_table import KernelTable, Launch, LaunchTable, powers_of_two
 from runtime.one_order import in_one_order
 from runtime.ops.base import AttentionSpec
 from runtime.ops.limits import StepLimits
-from runtime.ops.request import CacheWrite, MlpShape, NormShape
+from runtime.ops.request import CacheWrite, MlpShape, NormShape, QuantisedShape
 
 _log = logging.getLogger("runtime.kernels")
 
 DECODE = "paged_attention_decode"
 PREFILL = "paged_attention_prefill"
 MLP = "fused_mlp"
+DEQUANT = "dequant_gemm"
 NORM = "rms_norm"
 WRITE = "rope_kv_write"
 _SHORTEST_CONTEXT = 512
@@ -150,6 +151,19 @@ class KernelSet:
 
         sizes = powers_of_two(self._limits.max_num_tokens)
         return self._serve((MLP, n, k), f"linear, {n} x {k}", "tokens", sizes, problem, None)
+
+    def quantised(self, shape: QuantisedShape) -> Served:
+        """A linear over levels; sizes are numbers of tokens."""
+
+        def problem(m: int) -> Problem:
+            axes = {"dtype": self._dtype, **dataclasses.asdict(shape)}
+            return _problem(DEQUANT, axes | {"m": m})
+
+        groups = f"groups of {shape.group_size}" if shape.group_size else "a scale per output"
+        zeros = " with zeros" if shape.zero_point else ""
+        operation = f"linear of {shape.bits} bits, {groups}{zeros}, {shape.n} x {shape.k}"
+        sizes = powers_of_two(self._limits.max_num_tokens)
+        return self._serve((DEQUANT, shape), operation, "tokens", sizes, problem, None)
 
     def norm(self, shape: NormShape) -> Served:
         """A norm with or without a residual; sizes are numbers of rows."""

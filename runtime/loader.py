@@ -49,7 +49,8 @@ def load_model(
             return backend.build(config, checkpoint, ops, dtype, device, max_len)
     family = importlib.import_module(FAMILIES[config.architecture].module)
     with Checkpoint(folder, on_read) as checkpoint:
-        return family.build(config, Weights(checkpoint, dtype, device), ops, max_len)
+        weights = Weights(checkpoint, dtype, device, linears=config.linears)
+        return family.build(config, weights, ops, max_len)
 
 
 def make_ops(name: str, request: OpsRequest) -> OperationSet:

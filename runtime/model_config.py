@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.config_fields import ConfigFields, read_json_object
-from runtime.errors import ModelFolderError, UnknownArchitectureError
+from runtime.errors import InvalidParameterError, ModelFolderError, UnknownArchitectureError
 from runtime.model_sizes import ModelSizes, read_dtype
 from runtime.models import FAMILIES
 from runtime.rope_config import RopeConfig, read_rope_config
+from runtime.weight_format import ROUNDED, WeightFormat, read_weight_format
 
 _ACTIVATIONS = {
     "silu": "silu",
@@ -44,6 +46,16 @@ class ModelConfig(ModelSizes):
     attention_bias: bool
     mlp_bias: bool
     tie_word_embeddings: bool
+    linears: WeightFormat | None
+    """How the layers' linears are quantised; None for plain numbers."""
+
+    @property
+    def linear_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Outputs and inputs of a layer's linears: packed qkv, output, packed gate-up, down."""
+        width = self.num_heads * self.head_dim
+        hidden, inner = self.hidden_size, self.intermediate_size
+        qkv = width + 2 * self.num_kv_heads * self.head_dim
+        return (qkv, hidden), (hidden, width), (2 * inner, hidden), (hidden, inner)
 
     @classmethod
     def from_hf(cls, values: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
@@ -65,8 +77,6 @@ class ModelConfig(ModelSizes):
             raise UnknownArchitectureError(where, architecture, FAMILIES)
         # A null is "none" even where the family's default is a value: it hides the default.
         fields = ConfigFields({**FAMILIES[architecture].defaults, **values}, where)
-        if fields.nested("quantization_config") is not None:
-            raise fields.error("quantization_config", "is set: quantised weights are not supported")
         num_heads = fields.count("num_attention_heads")
         num_kv_heads = fields.count("num_key_value_heads", num_heads)
         if num_heads % num_kv_heads:
@@ -102,6 +112,7 @@ class ModelConfig(ModelSizes):
             attention_bias=fields.flag("attention_bias"),
             mlp_bias=fields.flag("mlp_bias"),
             tie_word_embeddings=fields.flag("tie_word_embeddings"),
+            linears=read_weight_format(fields),
             dtype=read_dtype(fields),
             eos_token_ids=fields.token_ids("eos_token_id"),
         )
@@ -147,6 +158,33 @@ def load_model_config(folder: Path, impl: str = "auto") -> ModelSizes:
     from runtime.generic.config import read_generic_config
 
     return read_generic_config(folder, values)
+
+
+def with_quantization(model: ModelSizes, name: str | None) -> ModelSizes:
+    """The model with its linears as the caller wants them, `EngineConfig.quantization`.
+
+    Raises:
+        InvalidParameterError: its checkpoint is of another kind, or transformers computes it.
+    """
+    if name is None:
+        return model
+    if not isinstance(model, ModelConfig):
+        raise InvalidParameterError(
+            "quantization",
+            name,
+            f"left out for {model.architecture}, which transformers' code computes; supported are "
+            f"{', '.join(FAMILIES)}",
+        )
+    own = model.linears
+    if name in ROUNDED and own is None:
+        return dataclasses.replace(model, linears=WeightFormat.rounding(name))
+    if own is None:
+        accepts = f"left out, or one of {', '.join(ROUNDED)}: config.json has no {name}"
+        raise InvalidParameterError("quantization", name, accepts)
+    if name != own.method:
+        accepts = f"left out, or {own.method}, as config.json says of this checkpoint"
+        raise InvalidParameterError("quantization", name, accepts)
+    return model
 
 
 def _gguf_hint(folder: Path, name: str = "*") -> str:

@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from autotune.registry import AutotuneError, QuantisedLayer
 from runtime.checkpoint import Checkpoint
 from runtime.errors import WeightError
+from runtime.quantised_tensors import WORDS, read_layer, tensor_names
+from runtime.weight_format import WeightFormat
+from runtime.weight_matrix import Matrix, join
 
 PACKED: Mapping[str, tuple[str, ...]] = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
@@ -33,17 +37,23 @@ class Weights:
         device: torch.device,
         prefix: str = "",
         taken: set[str] | None = None,
+        *,
+        linears: WeightFormat | None = None,
     ) -> None:
+        """Read from a checkpoint whose linear layers are, or are to be, quantised as `linears`."""
         self.dtype = dtype
         self.device = device
         self._checkpoint = checkpoint
+        self._linears = linears
         self._prefix = prefix
         self._taken: set[str] = set() if taken is None else taken
 
     def scope(self, name: str) -> Weights:
         """The tensors whose names start with this prefix and `name`."""
         prefix = f"{self._prefix}{name}."
-        return Weights(self._checkpoint, self.dtype, self.device, prefix, self._taken)
+        return Weights(
+            self._checkpoint, self.dtype, self.device, prefix, self._taken, linears=self._linears
+        )
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has a tensor of this name."""
@@ -60,7 +70,11 @@ class Weights:
         full = self._prefix + name
         where = self._checkpoint.folder
         if full not in self._checkpoint:
-            raise WeightError(f"{where}: tensor {full!r} is missing")
+            words = full.removesuffix("weight") + WORDS
+            hint = ""
+            if words in self._checkpoint:
+                hint = f", which has {words!r}: config.json lacks a quantization_config"
+            raise WeightError(f"{where}: tensor {full!r} is missing{hint}")
         found = self._checkpoint.shape(full)
         if found != tuple(shape):
             raise WeightError(
@@ -71,8 +85,14 @@ class Weights:
         return self._checkpoint.read(full).to(device=self.device, dtype=dtype or self.dtype)
 
     def linear(
-        self, name: str, rows: Sequence[int], columns: int, *, bias: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self,
+        name: str,
+        rows: Sequence[int],
+        columns: int,
+        *,
+        bias: bool,
+        is_head: bool = False,
+    ) -> tuple[Matrix, torch.Tensor | None]:
         """Read weight and bias of a linear layer, packed from its parts if need be.
 
         Args:
@@ -80,6 +100,7 @@ class Weights:
             rows: outputs of each part.
             columns: inputs.
             bias: whether the layer has one.
+            is_head: whether it gives the logits, which is never rounded here.
 
         Returns:
             [sum of rows, columns], and [sum of rows] or None.
@@ -88,14 +109,43 @@ class Weights:
             WeightError: a tensor is missing, or of another shape.
         """
         parts = PACKED.get(name, ())
-        if not parts or self.has(f"{name}.weight"):
+        if not parts or self.has(f"{name}.weight") or self.has(f"{name}.{WORDS}"):
             parts, rows = (name,), (sum(rows),)
         assert len(parts) == len(rows), f"{name} has {len(parts)} parts"
         pairs = list(zip(parts, rows, strict=True))
-        weight = [self.tensor(f"{part}.weight", (n, columns)) for part, n in pairs]
+        weight = join([self._matrix(part, (n, columns), is_head) for part, n in pairs])
         if not bias:
-            return _joined(weight), None
-        return _joined(weight), _joined([self.tensor(f"{part}.bias", (n,)) for part, n in pairs])
+            return weight, None
+        return weight, _joined([self.tensor(f"{part}.bias", (n,)) for part, n in pairs])
+
+    def _matrix(
+        self, name: str, shape: tuple[int, int], is_head: bool
+    ) -> torch.Tensor | QuantisedLayer:
+        """Read one matrix, quantised or to be rounded where the format says so."""
+        wanted = self._linears
+        if wanted is not None and not wanted.is_rounding and self.has(f"{name}.{WORDS}"):
+            full = self._prefix + name
+            layer = read_layer(self._checkpoint, full, shape, wanted, self.dtype, self.device)
+            self._taken.update(tensor_names(self._checkpoint, full))
+            self._skip_zero_bias(full)
+            return layer
+        weight = self.tensor(f"{name}.weight", shape)
+        if wanted is None or not wanted.is_rounding or is_head:
+            return weight
+        group_size, zero_point = wanted.group_of(shape[1]), wanted.zero_point
+        try:
+            return QuantisedLayer.rounded(
+                weight, bits=wanted.bits, group_size=group_size, zero_point=zero_point
+            )
+        except AutotuneError as error:
+            file = self._checkpoint.path(f"{self._prefix}{name}.weight")
+            raise WeightError(f"{file}: tensor '{self._prefix}{name}.weight': {error}") from error
+
+    def _skip_zero_bias(self, layer: str) -> None:
+        """Take the bias of zeros that writers give to quantised layers of models without any."""
+        name = f"{layer}.bias"
+        if name in self._checkpoint and not bool(self._checkpoint.read(name).any()):
+            self._taken.add(name)
 
     def check_all_taken(self, *, but: Sequence[str] = ()) -> None:
         """Refuse tensors that no layer has asked for: the model would not be what was trained.

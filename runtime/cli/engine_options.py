@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime import interpreter
-from runtime.config import DTYPE_NAMES, KV_CACHE_DTYPES, MODEL_IMPLS, EngineConfig
+from runtime.config import (
+    DTYPE_NAMES,
+    KV_CACHE_DTYPES,
+    MODEL_IMPLS,
+    QUANTIZATIONS,
+    EngineConfig,
+)
 from runtime.errors import InvalidParameterError
 from runtime.ops import OPERATION_SETS
 from runtime.preemption import PreemptionMode
@@ -31,6 +37,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, utilization: float | N
     group = parser.add_argument_group("engine")
     group.add_argument("--dtype", choices=DTYPE_NAMES, default=default["dtype"])
     add_kv_cache_dtype(group)
+    add_quantization(group)
     add_model_impl(group)
     add_ops_arguments(group)
     group.add_argument(
@@ -119,6 +126,17 @@ def _add_parallel(group: argparse._ArgumentGroup) -> None:
         group.add_argument(*words, type=int, default=1, metavar="1", help="only 1 is supported")
 
 
+def add_quantization(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare --quantization."""
+    parser.add_argument(
+        "--quantization",
+        "-q",
+        choices=QUANTIZATIONS,
+        help="of linear layers: int8 and int4 round any checkpoint when it is loaded; gptq, awq: "
+        "what it must be (default: whatever it is)",
+    )
+
+
 def add_model_impl(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Declare --model-impl."""
     parser.add_argument(
@@ -203,6 +221,7 @@ def engine_config(options: argparse.Namespace, utilization: float | None = None)
         options.model,
         dtype=options.dtype,
         kv_cache_dtype=options.kv_cache_dtype,
+        quantization=options.quantization,
         model_impl=options.model_impl,
         ops=options.ops,
         results=options.results,

@@ -73,7 +73,10 @@ def read_generic_config(folder: Path, values: Mapping[str, Any]) -> GenericConfi
     architecture = names[0]
     _check_architecture(fields, architecture)
     if fields.nested("quantization_config") is not None:
-        raise fields.error("quantization_config", "is set: quantised weights are not supported")
+        raise fields.error(
+            "quantization_config",
+            f"is set: quantised weights are supported of {', '.join(FAMILIES)} only",
+        )
     config_class = CONFIG_MAPPING[fields.text("model_type")]
     try:
         hf_config = config_class.from_pretrained(folder, local_files_only=True)

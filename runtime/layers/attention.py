@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from runtime.kv_cache import LayerKV
+from runtime.layers.linear import make_linear
 from runtime.layers.norm import RMSNorm
 from runtime.model_config import ModelConfig
 from runtime.ops.base import AttentionSpec, OperationSet
@@ -41,8 +42,8 @@ class Attention:
         rows = [heads * config.head_dim for heads in self._split]
         qkv = weights.linear("qkv_proj", rows, config.hidden_size, bias=qkv_bias)
         out = weights.linear("o_proj", (config.hidden_size,), width, bias=out_bias)
-        self._qkv = ops.linear(*qkv)
-        self._out = ops.linear(*out)
+        self._qkv = make_linear(ops, *qkv)
+        self._out = make_linear(ops, *out)
         self._query_norm: RMSNorm | None = None
         self._key_norm: RMSNorm | None = None
         if qk_norm:

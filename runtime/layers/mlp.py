@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from runtime.layers.linear import make_gated_linear, make_linear
 from runtime.model_config import ModelConfig
 from runtime.ops.base import OperationSet
 from runtime.weights import Weights
@@ -18,8 +19,8 @@ class GatedMlp:
         size, hidden = config.intermediate_size, config.hidden_size
         gate_up = weights.linear("gate_up_proj", (size, size), hidden, bias=bias)
         down = weights.linear("down_proj", (hidden,), size, bias=bias)
-        self._gate_up = ops.gated_linear(*gate_up, config.activation)
-        self._down = ops.linear(*down)
+        self._gate_up = make_gated_linear(ops, *gate_up, config.activation)
+        self._down = make_linear(ops, *down)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._down(self._gate_up(x))

@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from runtime.kv_cache import KVCache, LayerKV
+from runtime.layers.linear import make_linear
 from runtime.layers.norm import RMSNorm
 from runtime.model_config import ModelConfig
 from runtime.model_input import ModelInput
 from runtime.ops.base import OperationSet
 from runtime.rope import build_rope_table
+from runtime.weight_matrix import Matrix
 from runtime.weights import Weights
 
-_HEAD = "lm_head.weight"
+_HEAD = "lm_head"
 
 
 class Layer(Protocol):
@@ -70,10 +72,14 @@ class Decoder:
             body.scope("norm"), config.hidden_size, config.norm_eps, ops, norm_offset
         )
         tied = config.tie_word_embeddings
-        head = self._embedding if tied else weights.tensor(_HEAD, vocabulary)
+        head: Matrix = self._embedding
+        if not tied:
+            head, _ = weights.linear(
+                _HEAD, vocabulary[:1], config.hidden_size, bias=False, is_head=True
+            )
         # Some checkpoints repeat the tied head.
-        weights.check_all_taken(but=(_HEAD,) if tied else ())
-        self._head = ops.linear(head, None)
+        weights.check_all_taken(but=(f"{_HEAD}.weight",) if tied else ())
+        self._head = make_linear(ops, head, None)
         self._scale: torch.Tensor | None = None
         if embedding_scale is not None:
             self._scale = torch.tensor(embedding_scale, dtype=weights.dtype, device=weights.device)

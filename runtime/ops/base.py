@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from autotune.registry import QuantisedLayer
 from runtime.kernel_row import OpsReport
 from runtime.kv_cache import KVCache, LayerKV
 from runtime.model_input import ModelInput
@@ -103,6 +104,12 @@ class OperationSet(Protocol):
         self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
     ) -> Linear:
         """Prepare activation(gate) * up, where x W^T + b is [gate, up]; weight [2 n, k]."""
+        ...
+
+    def quantised_linear(
+        self, layer: QuantisedLayer, bias: torch.Tensor | None, activation: str | None
+    ) -> Linear:
+        """Prepare x W^T + b of quantised weights [n, k], or the gated product of [2 n, k]."""
         ...
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

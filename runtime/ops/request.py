@@ -30,6 +30,18 @@ class MlpShape:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantisedShape:
+    """A linear layer over levels: [num_tokens, k] -> [num_tokens, n]."""
+
+    n: int
+    k: int
+    bits: int
+    group_size: int
+    """Inputs that share a scale; 0 for all."""
+    zero_point: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NormShape:
     """A root mean square norm over rows of `columns`, `rows_per_token` of them for each token."""
 
@@ -59,7 +71,9 @@ class Demands:
     attention: Mapping[AttentionSpec, int]
     """Kinds of attention, with the number of layers that have each."""
     mlp: MlpShape | None
-    """None where the model's own code multiplies."""
+    """None where the model's own code multiplies, or the weights are quantised."""
+    quantised: tuple[QuantisedShape, ...] = ()
+    """Linears over levels, as config.json makes expect."""
     norms: tuple[NormShape, ...] = ()
     """None where the model's own code norms."""
     writes: tuple[CacheWrite, ...] = ()
@@ -83,13 +97,34 @@ class Demands:
             )
             for window in model.windows
         )
-        mlp = MlpShape(model.intermediate_size, model.hidden_size, model.activation, model.mlp_bias)
+        mlp: MlpShape | None = None
+        if model.linears is None:
+            mlp = MlpShape(
+                model.intermediate_size, model.hidden_size, model.activation, model.mlp_bias
+            )
         family = FAMILIES[model.architecture]
         hidden, is_wide = model.hidden_size, family.has_wide_norms
         norms = [NormShape(hidden, residual, is_wide) for residual in (False, True)]
         if family.has_head_norms:
             norms.append(NormShape(model.head_dim, rows_per_token=model.num_heads))
-        return cls(kinds, mlp, tuple(norms), _writes(kinds, model.rope.rotary_dim))
+        return cls(
+            kinds,
+            mlp,
+            _quantised(model),
+            tuple(norms),
+            _writes(kinds, model.rope.rotary_dim),
+        )
+
+
+def _quantised(model: ModelConfig) -> tuple[QuantisedShape, ...]:
+    linears = model.linears
+    if linears is None:
+        return ()
+    shapes = (
+        QuantisedShape(n, k, linears.bits, linears.group_of(k), linears.zero_point)
+        for n, k in model.linear_shapes
+    )
+    return tuple(dict.fromkeys(shapes))
 
 
 def _writes(kinds: Iterable[AttentionSpec], rotary_dim: int) -> tuple[CacheWrite, ...]:

@@ -24,6 +24,7 @@ class PackedLinear(ctypes.Structure):
     _fields_ = (
         ("weights", c_void_p),
         ("scales", c_void_p),
+        ("zeros", c_void_p),
         ("bias", c_void_p),
         ("k", c_int64),
         ("n", c_int64),

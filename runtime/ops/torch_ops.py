@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 
+from autotune.registry import QuantisedLayer
+from runtime.activation import gated
 from runtime.errors import KernelError
 from runtime.kernel_row import TORCH, KernelRow, OpsReport
 from runtime.kv_cache import KVCache, LayerKV
@@ -20,12 +18,7 @@ from runtime.ops.torch_kv import write
 from runtime.ops.torch_library import CpuKernels
 from runtime.ops.torch_linear import native_dtypes, prepare_linear, uses_kernels
 from runtime.ops.torch_pack import FUSED_ACTIVATIONS, CpuLinear
-
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-}
+from runtime.ops.torch_quantised import QuantisedCpuLinear, dense_weight
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -108,14 +101,23 @@ class TorchOps:
         if activation in FUSED_ACTIVATIONS and is_ours:
             assert kernels is not None
             return CpuLinear(kernels, weight, bias, FUSED_ACTIVATIONS[activation])
-        activate = _ACTIVATIONS[activation]
-        linear = self.linear(weight, bias)
+        return gated(self.linear(weight, bias), activation)
 
-        def call(x: torch.Tensor) -> torch.Tensor:
-            gate, up = linear(x).chunk(2, dim=-1)
-            return activate(gate).mul_(up)
-
-        return call
+    def quantised_linear(
+        self, layer: QuantisedLayer, bias: torch.Tensor | None, activation: str | None
+    ) -> Linear:
+        """Prepare x W^T + b over levels; without kernels, over the numbers they stand for."""
+        kernels = self._kernels_of(torch.float32)
+        if kernels is None:
+            weight = dense_weight(layer)
+            if activation is None:
+                return self.linear(weight, bias)
+            return self.gated_linear(weight, bias, activation)
+        if activation is None:
+            return QuantisedCpuLinear(kernels, layer, bias)
+        if activation in FUSED_ACTIVATIONS:
+            return QuantisedCpuLinear(kernels, layer, bias, FUSED_ACTIVATIONS[activation])
+        return gated(QuantisedCpuLinear(kernels, layer, bias), activation)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Norm of the last dimension, in float32."""

@@ -15,6 +15,9 @@ class Format(IntEnum):
 
     FP32 = 0
     BF16 = 1
+    INT8 = 2
+    UINT4 = 3
+    UINT8 = 4
 
 
 class Activation(IntEnum):
@@ -53,11 +56,12 @@ class CpuLinear:
         """
         num_parts = 1 if activation is Activation.NONE else 2
         self._kernels = kernels
-        self._panels = _in_panels(kernels, weight, num_parts)
+        self._panels = in_panels(kernels, _narrowest(weight), num_parts)
         self._bias = None if bias is None else bias.float().contiguous()
         is_narrow = self._panels.dtype == torch.bfloat16
         self._packed = PackedLinear(
             self._panels.data_ptr(),
+            None,
             None,
             None if self._bias is None else self._bias.data_ptr(),
             weight.shape[1],
@@ -71,16 +75,20 @@ class CpuLinear:
         return self._kernels.linear(self._packed, x.float()).to(x.dtype)
 
 
-def _in_panels(kernels: CpuKernels, weight: torch.Tensor, num_parts: int) -> torch.Tensor:
+def in_panels(kernels: CpuKernels, rows: torch.Tensor, num_parts: int) -> torch.Tensor:
     """[num_parts * n, k] -> [panels of n, num_parts, k, columns], padded with zeros."""
     columns = kernels.tile_columns
-    narrow = weight.to(torch.bfloat16)
-    stored = narrow if torch.equal(narrow.to(weight.dtype), weight) else weight.float()
-    parts = stored.view(num_parts, -1, weight.shape[1])
+    parts = rows.reshape(num_parts, -1, rows.shape[1])
     num_panels = -(-parts.shape[1] // columns)
-    shape = (num_panels, num_parts, weight.shape[1], columns)
-    panels = torch.empty(shape, dtype=stored.dtype)
+    shape = (num_panels, num_parts, rows.shape[1], columns)
+    panels = torch.empty(shape, dtype=rows.dtype)
     kernels.advise(panels.data_ptr(), panels.nbytes)
     padded = F.pad(parts, (0, 0, 0, num_panels * columns - parts.shape[1]))
     panels.copy_(padded.view(num_parts, num_panels, columns, -1).permute(1, 0, 3, 2))
     return panels
+
+
+def _narrowest(weight: torch.Tensor) -> torch.Tensor:
+    """In bf16 where that is exact, else in float32."""
+    narrow = weight.to(torch.bfloat16)
+    return narrow if torch.equal(narrow.to(weight.dtype), weight) else weight.float()

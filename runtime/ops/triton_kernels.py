@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from autotune.registry import AutotuneError, TunedKernels
+from autotune.registry import AutotuneError, QuantisedLayer, TunedKernels
 from runtime.errors import KernelError
 from runtime.gpu import FoundGpu
 from runtime.kernel_set import Fallback, KernelSet
 from runtime.kernel_table import KernelTable, LaunchTable
 from runtime.ops.base import AttentionSpec
-from runtime.ops.request import CacheWrite, NormShape, OpsRequest
+from runtime.ops.request import CacheWrite, NormShape, OpsRequest, QuantisedShape
 from runtime.ops.triton_plan import AttentionKernels
 
 
@@ -28,6 +28,15 @@ class TritonKernels:
             served = known.norm(wanted) if isinstance(wanted, NormShape) else known.write(wanted)
             self._companions[wanted] = None if isinstance(served, Fallback) else self.bind(served)
         return self._companions[wanted]
+
+    def quantised(self, layer: QuantisedLayer) -> LaunchTable | None:
+        """Kernels of a linear over levels."""
+        weights = layer.weights
+        shape = QuantisedShape(
+            weights.n, weights.k, weights.bits, weights.group_size, weights.zeros is not None
+        )
+        served = self.known.quantised(shape)
+        return None if isinstance(served, Fallback) else self.bind(served)
 
     def attention(self, spec: AttentionSpec, block_size: int) -> AttentionKernels:
         """Kernels of one kind of attention."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from autotune.registry import TunedKernels
+from autotune.registry import QuantisedLayer, TunedKernels
 from runtime import interpreter
+from runtime.activation import gated
 from runtime.block_size import choose_block_size
 from runtime.errors import DeviceError
 from runtime.gpu import FoundGpu, find_gpu, named_gpu
@@ -19,16 +20,13 @@ from runtime.ops.limits import StepLimits
 from runtime.ops.request import MlpShape, OpsRequest
 from runtime.ops.torch_attention import attend
 from runtime.ops.torch_ops import TorchOps
+from runtime.ops.triton_dequant import DequantLinear
 from runtime.ops.triton_kernels import TritonKernels, load_kernels
 from runtime.ops.triton_plan import TritonPlan
 from runtime.ops.triton_warm_up import warm_up_attention, warm_up_norm, warm_up_write
 
-_TORCH_ROWS = (
-    KernelRow("linears: qkv, output, down, head", "all", TORCH, reason="the vendor's library"),
-)
-
-_LINEARS = (KernelRow("linears: qkv, output, down, head", "all", MLP),)
-"""Chosen when weights are loaded, as their shapes are not known before."""
+_PLAIN = "linears: qkv, output, down, head"
+_HEAD = "linear: head"
 
 
 class TritonOps:
@@ -92,6 +90,8 @@ class TritonOps:
             known.prefill(spec, block_size)
         if self._demands.mlp is not None:
             known.gate_up(self._demands.mlp)
+        for linear in self._demands.quantised:
+            known.quantised(linear)
         for norm in self._demands.norms:
             known.norm(norm)
         for write in self._demands.writes:
@@ -100,7 +100,7 @@ class TritonOps:
     def start(self, cache: KVCache) -> None:
         """Import the kernels of the cache's block size, and run each once.
 
-        Kernels of the MLP have been run when its weights were prepared.
+        Kernels of the MLP and of quantised linears have been run when weights were prepared.
         """
         for norm in self._demands.norms:
             table = self._kernels.companion(norm)
@@ -121,10 +121,15 @@ class TritonOps:
     def report(self) -> OpsReport:
         """What was resolved, and what is left to torch."""
         rows = [row for served in self._kernels.known.served for row in served.rows()]
+        what = _HEAD if self._demands.quantised else _PLAIN
+        plain = KernelRow(what, "all", TORCH, reason="the vendor's library")
+        if self._deterministic:
+            # Chosen when weights are loaded, as their shapes are not known before.
+            plain = KernelRow(what, "all", MLP)
         return OpsReport(
             gpu=self._gpu.arch.name,
             gpu_note=self._gpu.note,
-            rows=(*rows, *(_LINEARS if self._deterministic else _TORCH_ROWS)),
+            rows=(*rows, plain),
             refused=tuple(self._tuned.refused),
         )
 
@@ -164,6 +169,19 @@ class TritonOps:
         for launch in table.distinct:
             launch(out=one.new_empty((1, n)), x=one, weight=weight, num_sms=num_sms)
         return call
+
+    def quantised_linear(
+        self, layer: QuantisedLayer, bias: torch.Tensor | None, activation: str | None
+    ) -> Linear:
+        """Prepare a linear over levels as one kernel, and run it once; the activation is torch's.
+
+        Where no kernel is legal, torch multiplies by the numbers that the levels stand for.
+        """
+        table = self._kernels.quantised(layer)
+        if table is None:
+            return self._torch.quantised_linear(layer, bias, activation)
+        linear = DequantLinear(table, layer, bias)
+        return linear if activation is None else gated(linear, activation)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Norm of the last dimension, in float32."""

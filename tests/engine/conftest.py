@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references import NUM_TOKENS, PROMPT_LENGTHS, Reference
-from tiny_models import hf_greedy, make_prompts, save_model
+from quantised_models import CASES, save_quantised
+from references import NUM_TOKENS, Reference, make_reference
+from tiny_models import hf_greedy, save_model
 
 from runtime.check.rounded_cache import RoundedCache
 
@@ -27,10 +28,21 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Refer
     def get(name: str) -> Reference:
         if name not in made:
             folder = tmp_path_factory.mktemp(f"model-{name}")
-            model = save_model(name, folder)
-            prompts = make_prompts(PROMPT_LENGTHS)
-            outputs = [hf_greedy(model, prompt, NUM_TOKENS) for prompt in prompts]
-            made[name] = Reference(folder, model, prompts, outputs)
+            made[name] = make_reference(folder, save_model(name, folder))
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def quantised_reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reference]:
+    """The same of a case of `quantised_models.CASES`, by the numbers that its levels stand for."""
+    made: dict[str, Reference] = {}
+
+    def get(name: str) -> Reference:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            made[name] = make_reference(folder, save_quantised(CASES[name], folder))
         return made[name]
 
     return get

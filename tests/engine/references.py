@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tiny_models import hf_greedy, make_prompts
+
 NUM_TOKENS = 24
 PROMPT_LENGTHS = (3, 37, 18, 70, 1)
 
@@ -18,3 +20,10 @@ class Reference:
     model: Any
     prompts: list[list[int]]
     outputs: list[list[int]]
+
+
+def make_reference(folder: Path, model: Any) -> Reference:
+    """Prompts, and what Hugging Face's model makes of them."""
+    prompts = make_prompts(PROMPT_LENGTHS)
+    outputs = [hf_greedy(model, prompt, NUM_TOKENS) for prompt in prompts]
+    return Reference(folder, model, prompts, outputs)

@@ -119,6 +119,15 @@ def test_a_quantised_cache(
             assert "kv_scale=token" in row["problem"]
 
 
+def test_quantised_weights(quantised_reference: GetReference, run: Run) -> None:
+    limits = {"max_num_batched_tokens": 16, "max_num_seqs": 1, "block_size": 16}
+    answer = run(quantised_reference("gptq-act-order"), (0,), 2, **limits)
+    rows = [row for row in answer["explanation"]["kernels"] if "of 4 bits" in row["operation"]]
+    assert {row["kernel"] for row in rows} == {"dequant_gemm"}
+    assert all(row["tier"] == "default" and "group_size=32" in row["problem"] for row in rows)
+    assert answer["explanation"]["can_capture"]
+
+
 def test_one_request_alone_in_one_order_of_sums(reference: GetReference, run: Run) -> None:
     rows = run(reference("llama3"), (1,), deterministic=True)["explanation"]["kernels"]
     assert {row["kernel"] for row in rows if "linear" in row["operation"]} == {"fused_mlp"}

@@ -15,6 +15,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from runtime.errors import ConfigFieldError, ModelFolderError, UnknownArchitectureError
 from runtime.model_config import ModelConfig, load_model_config
 from runtime.rope import build_rope_table
+from runtime.weight_format import WeightFormat
 
 MINIMAL: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -87,6 +88,31 @@ def test_older_field_names() -> None:
     assert config.dtype == "bf16"
 
 
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "GEMM"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (GPTQ, WeightFormat("gptq", 4, 128, False)),
+        (
+            GPTQ | {"bits": 8, "group_size": -1, "sym": False, "checkpoint_format": "gptq_v2"},
+            WeightFormat("gptq", 8, 0, True, "gptq_v2"),
+        ),
+        (AWQ, WeightFormat("awq", 4, 128, True)),
+        (
+            {"quant_method": "awq", "w_bit": 4, "q_group_size": 64},
+            WeightFormat("awq", 4, 64, True),
+        ),
+        (None, None),
+    ],
+    ids=["gptq", "gptq-v2", "awq", "awq-own-names", "none"],
+)
+def test_weight_formats(fields: dict[str, Any] | None, expected: WeightFormat | None) -> None:
+    assert ModelConfig.from_hf({**MINIMAL, "quantization_config": fields}).linears == expected
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -97,7 +123,16 @@ def test_older_field_names() -> None:
         ({"hidden_size": 66}, "head_dim"),
         ({"hidden_act": "relu"}, "supported are silu"),
         ({"dtype": "int8"}, "supported are float32"),
-        ({"quantization_config": {"quant_method": "awq"}}, "not supported"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "supported are gptq, awq"),
+        ({"quantization_config": {"bits": 4}}, "'quant_method' is missing"),
+        ({"quantization_config": GPTQ | {"bits": 3}}, "supported of gptq are 4 and 8"),
+        ({"quantization_config": GPTQ | {"bits": None}}, "'bits' is missing"),
+        ({"quantization_config": GPTQ | {"group_size": 0}}, "at least 1"),
+        ({"quantization_config": GPTQ | {"checkpoint_format": "marlin"}}, "are gptq, gptq_v2"),
+        ({"quantization_config": GPTQ | {"is_marlin_format": True}}, "is 'marlin'"),
+        ({"quantization_config": GPTQ | {"dynamic": {"-:mlp": {}}}}, "one format"),
+        ({"quantization_config": AWQ | {"bits": 8}}, "supported of awq is 4"),
+        ({"quantization_config": AWQ | {"version": "gemv"}}, "supported is gemm"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2}}, "one of default"),
         ({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}, "by layer type"),
         ({"rope_parameters": LONGROPE | {"long_factor": [1.0]}}, "list of 4 numbers"),

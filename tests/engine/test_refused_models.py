@@ -87,7 +87,7 @@ def test_refused_by_configuration(
                 "quantization_config": {"quant_method": "awq"},
             },
             ModelError,
-            "quantised weights are not supported",
+            "quantised weights are supported of Llama",
         ),
         ({"model_type": "mixtral"}, ModelError, "'architectures' is missing"),
     ],

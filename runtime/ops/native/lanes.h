@@ -20,12 +20,16 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t hvec __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 typedef int8_t bvec __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef uint8_t ubvec __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vec splat(float x) { return x - (vec){0}; }
 INLINE vec load_f32(const float *p) { return *(const vec *)p; }
 INLINE void store_f32(float *p, vec x) { *(vec *)p = x; }
+INLINE vec load_u8(const uint8_t *p) {
+    return __builtin_convertvector(__builtin_convertvector(*(const ubvec *)p, ivec), vec);
+}
 INLINE vec load_bf16(const uint16_t *p) {
     return (vec)(__builtin_convertvector(*(const hvec *)p, uvec) << 16);
 }

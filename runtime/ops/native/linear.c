@@ -2,7 +2,9 @@
 
    Blocking is that of Goto and van de Geijn (2008): a chunk of DEPTH weights by TILE_COLUMNS columns
    stays in the first-level cache while all rows of x pass by in tiles held in registers. Weights may
-   be stored as fp32, bf16, int8 or int4; the narrow ones are widened to fp32 once per chunk. */
+   be stored as fp32, bf16, or levels of 8 or 4 bits; narrow ones are widened to fp32 once per chunk.
+   A level q stands for (q - zero) * scale, which fp32 holds exactly where the scale was fp16 or bf16:
+   what is multiplied is then the dequantised weight itself. */
 #include "tile.h"
 
 #ifdef __linux__
@@ -13,14 +15,16 @@
 #define CACHE_FLOATS 65536 /* of x at a time: a quarter of a MiB stays in the second-level cache */
 #define MOST_ROWS 96
 
-enum format { FP32 = 0, BF16 = 1, INT8 = 2, INT4 = 3 };
+/* INT8 has one scale per column, which multiplies the sum; the others have one per group of k. */
+enum format { FP32 = 0, BF16 = 1, INT8 = 2, UINT4 = 3, UINT8 = 4 };
 enum activation { NONE = 0, SILU = 1, GELU_TANH = 2 };
 
 typedef struct {
-    const void *weights; /* [panels, k, TILE_COLUMNS]; int4: two columns a byte, halves apart */
-    const float *scales; /* int8: [panels, TILE_COLUMNS]; int4: [panels, k / group, TILE_COLUMNS] */
-    const float *bias;   /* [n] or null */
-    int64_t k, n, group;
+    const void *weights;  /* [panels, k, TILE_COLUMNS]; 4 bits: two columns a byte, halves apart */
+    const float *scales;  /* int8: [panels, TILE_COLUMNS]; levels: [panels, groups, TILE_COLUMNS] */
+    const uint8_t *zeros; /* as scales; null for the middle level */
+    const float *bias;    /* [n] or null */
+    int64_t k, n, group;  /* the last group may be short */
     int32_t format, activation; /* with an activation, panels alternate: gate, up; n counts pairs */
 } packed_linear;
 
@@ -50,7 +54,41 @@ int64_t scratch_floats(int64_t k) { return most_rows(k) * k; }
 INLINE int64_t panel_bytes(const packed_linear *w) {
     int64_t count = w->k * TILE_COLUMNS;
     return w->format == FP32 ? 4 * count : w->format == BF16 ? 2 * count
-         : w->format == INT8 ? count : count / 2;
+         : w->format == UINT4 ? count / 2 : count;
+}
+
+/* Widen levels of 4 or 8 bits, group by group. */
+static void widen_levels(const packed_linear *w, int64_t panel, const char *base, int64_t start,
+                         int64_t depth, float *chunk) {
+    int64_t groups = (w->k + w->group - 1) / w->group;
+    for (int64_t row = 0, end; row < depth; row = end) {
+        int64_t group = (start + row) / w->group;
+        int64_t at = (panel * groups + group) * TILE_COLUMNS;
+        end = (group + 1) * w->group - start;
+        if (end > depth) end = depth;
+        vec scale = load_f32(w->scales + at), scale_high = load_f32(w->scales + at + LANES);
+        vec zero = splat(w->format == UINT4 ? 8 : 128), zero_high = zero;
+        if (w->zeros) {
+            zero = load_u8(w->zeros + at);
+            zero_high = load_u8(w->zeros + at + LANES);
+        }
+        if (w->format == UINT4) {
+            const uint8_t *from = (const uint8_t *)base + start * LANES;
+            for (int64_t i = row; i < end; i++) {
+                ivec pair = __builtin_convertvector(*(const ubvec *)(from + i * LANES), ivec);
+                vec low = __builtin_convertvector(pair & 15, vec);
+                vec high = __builtin_convertvector(pair >> 4, vec);
+                store_f32(chunk + i * TILE_COLUMNS, (low - zero) * scale);
+                store_f32(chunk + i * TILE_COLUMNS + LANES, (high - zero_high) * scale_high);
+            }
+        } else {
+            const uint8_t *from = (const uint8_t *)base + start * TILE_COLUMNS;
+            for (int64_t i = row * TILE_COLUMNS; i < end * TILE_COLUMNS; i += TILE_COLUMNS) {
+                store_f32(chunk + i, (load_u8(from + i) - zero) * scale);
+                store_f32(chunk + i + LANES, (load_u8(from + i + LANES) - zero_high) * scale_high);
+            }
+        }
+    }
 }
 
 /* Widen `depth` weights by TILE_COLUMNS from position `start` of a panel. */
@@ -70,17 +108,7 @@ static const float *widen_chunk(const packed_linear *w, int64_t panel, int64_t s
         for (int64_t i = 0; i < count; i += LANES)
             store_f32(chunk + i, __builtin_convertvector(*(const bvec *)(from + i), vec));
     } else {
-        const uint8_t *from = (const uint8_t *)base + first / 2;
-        const float *scales = w->scales + panel * (w->k / w->group) * TILE_COLUMNS;
-        for (int64_t row = 0; row < depth; row++) {
-            const float *scale = scales + (start + row) / w->group * TILE_COLUMNS;
-            bvec pair = *(const bvec *)(from + row * LANES);
-            ivec wide = __builtin_convertvector(pair, ivec);
-            vec low = __builtin_convertvector((wide & 15) - 8, vec);
-            vec high = __builtin_convertvector(((wide >> 4) & 15) - 8, vec);
-            store_f32(chunk + row * TILE_COLUMNS, low * load_f32(scale));
-            store_f32(chunk + row * TILE_COLUMNS + LANES, high * load_f32(scale + LANES));
-        }
+        widen_levels(w, panel, base, start, depth, chunk);
     }
     return chunk;
 }
