@@ -1,6 +1,6 @@
 """Threads that each take a share of the rows.
 
-Two cores wait for one another once a step: within each of a step's thousand small operations, where
+Two cores wait for one another four times a step: within each of a step's thousand small operations, where
 torch itself would divide the work, waking the other core costs more than it saves.
 """
 
