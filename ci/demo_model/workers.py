@@ -1,7 +1,7 @@
 """Threads that each take a share of the rows.
 
-Two cores wait for one another four times a step: within each of a step's thousand small operations, where
-torch itself would divide the work, waking the other core costs more than it saves.
+Two cores wait for one another four times a step: within each of a step's thousand small operations,
+where torch itself would divide the work, waking the other core costs more than it saves.
 """
 
 from __future__ import annotations
