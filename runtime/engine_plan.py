@@ -19,6 +19,8 @@ from runtime.ops.limits import StepLimits
 from runtime.ops.request import Demands, OpsRequest
 from runtime.scheduler_config import SchedulerConfig
 from runtime.stream import Stream, make_stream
+from runtime.weight_format import ROUNDED
+from runtime.weight_memory import LinearMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class EnginePlan:
         """Of weights and activations."""
         dtype: torch.dtype = DTYPES[self.dtype_name]
         return dtype
+
+    @property
+    def linears(self) -> LinearMemory | None:
+        """What quantised linears take, and as plain numbers would; None of plain ones."""
+        return LinearMemory.of(self.model, DTYPES[self.model.dtype].itemsize)
 
     @property
     def bytes_per_block(self) -> int:
@@ -114,6 +121,9 @@ def _kv_bytes(
         return None  # planned on paper, of a configuration alone: nothing says how much is taken
     memory = GpuMemory.of(device) if gpu is None else GpuMemory.of_absent(gpu)
     weights = weight_bytes(config.model, DTYPES[model.dtype].itemsize, element_bytes)
+    linears = LinearMemory.of(model, element_bytes)
+    if linears is not None and config.quantization in ROUNDED:
+        weights -= linears.saved  # files of packed checkpoints are as small already
     return memory.kv_bytes(share, weights, config.max_num_batched_tokens, model.vocab_size)
 
 

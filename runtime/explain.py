@@ -33,6 +33,12 @@ class Explanation:
     block_size_reason: str
     num_blocks: int
     """KV blocks, block 0 included."""
+    weights: str | None
+    """How linears are quantised; None of plain ones."""
+    linear_bytes: int | None
+    """Of quantised linears, all layers."""
+    saved_bytes: int | None
+    """What plain numbers of the checkpoint's type would take beyond."""
     kv_bytes: int
     kv_dtype: str
     """Of a number in the KV cache."""
@@ -59,6 +65,7 @@ def explain(plan: EnginePlan) -> Explanation:
     """Describe an engine's plan."""
     report = plan.ops.report()
     limits = plan.limits
+    linears = plan.linears
     return Explanation(
         model=str(plan.config.model),
         architecture=plan.model.architecture,
@@ -71,6 +78,9 @@ def explain(plan: EnginePlan) -> Explanation:
         block_size=plan.block_size.size,
         block_size_reason=plan.block_size.reason,
         num_blocks=limits.num_blocks,
+        weights=None if linears is None else linears.words,
+        linear_bytes=None if linears is None else linears.quantised,
+        saved_bytes=None if linears is None else linears.saved,
         kv_bytes=limits.num_blocks * plan.bytes_per_block,
         kv_dtype=plan.kv.words,
         max_model_len=limits.max_model_len,
@@ -89,6 +99,9 @@ def summary(explanation: Explanation) -> Iterator[tuple[str, str]]:
     yield "device", e.device if e.gpu_note is None else f"{e.device}: {e.gpu_note}"
     yield "operations", f"{e.ops}, {e.dtype}"
     yield "block size", f"{e.block_size} tokens: {e.block_size_reason}"
+    if e.weights is not None and e.linear_bytes is not None and e.saved_bytes is not None:
+        linears, saved = e.linear_bytes / _MIB, e.saved_bytes / _MIB
+        yield "weights", f"{e.weights}: linears {linears:.1f} MiB, {saved:.1f} MiB saved"
     yield "KV cache", f"{e.num_blocks} blocks, {e.kv_bytes / _MIB:.1f} MiB, {e.kv_dtype}"
     yield (
         "limits",

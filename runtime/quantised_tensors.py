@@ -89,6 +89,21 @@ def read_layer(
         raise WeightError(f"{path}: {layer}: {error}") from error
 
 
+def round_weight(weight: torch.Tensor, wanted: WeightFormat) -> QuantisedLayer:
+    """Round a plain weight [n, k] to the nearest levels; scales have its type.
+
+    Raises:
+        AutotuneError: a number is not finite.
+    """
+    assert wanted.is_rounding
+    return QuantisedLayer.rounded(
+        weight,
+        bits=wanted.bits,
+        group_size=wanted.group_of(weight.shape[1]),
+        zero_point=wanted.zero_point,
+    )
+
+
 def _hint(end: str, found: tuple[int, ...], groups: int, k: int) -> str:
     """What to do about a wrong number of groups, where that is what is wrong."""
     if end == WORDS or len(found) != 2 or found[0] in (0, groups):

@@ -13,7 +13,7 @@ import torch
 from autotune.registry import AutotuneError, QuantisedLayer
 from runtime.checkpoint import Checkpoint
 from runtime.errors import WeightError
-from runtime.quantised_tensors import WORDS, read_layer, tensor_names
+from runtime.quantised_tensors import WORDS, read_layer, round_weight, tensor_names
 from runtime.weight_format import WeightFormat
 from runtime.weight_matrix import Matrix, join
 
@@ -132,11 +132,8 @@ class Weights:
         weight = self.tensor(f"{name}.weight", shape)
         if wanted is None or not wanted.is_rounding or is_head:
             return weight
-        group_size, zero_point = wanted.group_of(shape[1]), wanted.zero_point
         try:
-            return QuantisedLayer.rounded(
-                weight, bits=wanted.bits, group_size=group_size, zero_point=zero_point
-            )
+            return round_weight(weight, wanted)
         except AutotuneError as error:
             file = self._checkpoint.path(f"{self._prefix}{name}.weight")
             raise WeightError(f"{file}: tensor '{self._prefix}{name}.weight': {error}") from error

@@ -24,12 +24,19 @@ Run = Callable[[Workload, int], None]
 """Serve all requests to their ends, at most so many at once where the contender has batches."""
 
 
-def prepare_engine(folder: Path, dtype: str, max_len: int, kv_cache_dtype: str = "auto") -> Run:
+def prepare_engine(
+    folder: Path,
+    dtype: str,
+    max_len: int,
+    kv_cache_dtype: str = "auto",
+    quantization: str | None = None,
+) -> Run:
     """Load the engine; every run starts with an empty prefix cache."""
     config = EngineConfig(
         folder,
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
+        quantization=quantization,
         max_model_len=max_len,
         skip_tokenizer=True,
     )

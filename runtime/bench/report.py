@@ -53,7 +53,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     print(
         f"{report['workload']}: {report['num_requests']} requests, {report['num_prompt_tokens']} "
         f"tokens in, {report['num_output_tokens']} out, {report['threads']} threads, "
-        f"{report['dtype']}, KV cache {report['kv_dtype']}, {report['rounds']} rounds"
+        f"{report['dtype']}, KV cache {report['kv_dtype']}, weights {report['weights']}, "
+        f"{report['rounds']} rounds"
     )
     table = Table(box=None, pad_edge=False)
     for column in _COLUMNS:

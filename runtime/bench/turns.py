@@ -50,6 +50,8 @@ class Setup:
     max_len: int
     kv_cache_dtype: str = "auto"
     """Of the engine alone."""
+    quantization: str | None = None
+    """Of the engine's weights alone."""
 
 
 class Worker:
@@ -74,6 +76,7 @@ class Worker:
                 "folder": str(setup.folder.resolve()),
                 "dtype": setup.dtype,
                 "kv_cache_dtype": setup.kv_cache_dtype,
+                "quantization": setup.quantization,
                 "threads": setup.threads,
                 "max_len": setup.max_len,
             }

@@ -35,7 +35,7 @@ def main() -> None:
     folder = Path(setup["folder"])
     dtype, kv_dtype = setup["dtype"], setup["kv_cache_dtype"]
     if setup["contender"] == "engine":
-        run = prepare_engine(folder, dtype, setup["max_len"], kv_dtype)
+        run = prepare_engine(folder, dtype, setup["max_len"], kv_dtype, setup["quantization"])
     else:
         run = CONTENDERS[setup["contender"]](folder, dtype, setup["max_len"])
     _answer(answers, {"ready": True})

@@ -29,11 +29,13 @@ class EngineBench:
         results: Path | None = None,
         enforce_eager: bool = False,
         kv_cache_dtype: str = "auto",
+        quantization: str | None = None,
     ) -> None:
         self._config = EngineConfig(
             folder,
             dtype=dtype,
             kv_cache_dtype=kv_cache_dtype,
+            quantization=quantization,
             model_impl=model_impl,
             max_model_len=max_len,
             max_num_seqs=32,

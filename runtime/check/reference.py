@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,37 @@ class Reference:
         dtype: str,
         eos_token_ids: Sequence[int],
         kv_cache_dtype: str = "auto",
+        tensors: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Load it; with a `kv_cache_dtype` its cache is rounded as the engine's is."""
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        """Load it.
 
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            attn_implementation="eager",
-            local_files_only=True,
-            trust_remote_code=False,
-        ).eval()
+        Args:
+            folder: of the model.
+            dtype: to compute in.
+            eos_token_ids: that end a run.
+            kv_cache_dtype: its cache is rounded as the engine's is.
+            tensors: in place of the folder's own, those of its quantised layers among them.
+        """
+        from transformers import (
+            MODEL_FOR_CAUSAL_LM_MAPPING,
+            AutoConfig,
+            AutoModelForCausalLM,
+            GenerationConfig,
+        )
+
+        shared = {"dtype": DTYPES[dtype], "attn_implementation": "eager"}
+        if tensors is None:
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **shared
+            ).eval()
+        else:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
+            model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            self._model = model_class.from_pretrained(
+                None, config=config, state_dict=dict(tensors), **shared
+            ).eval()
         self._kv_cache_dtype = kv_cache_dtype
         # Penalties and the like in the folder's generation_config.json are not the model's.
         self._model.generation_config = GenerationConfig(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.cli.engine_options import add_kv_cache_dtype
+from runtime.cli.engine_options import add_kv_cache_dtype, add_quantization
 from runtime.config import DTYPE_NAMES
 from runtime.errors import InvalidParameterError
 
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of every contender; default auto: what the engine computes the checkpoint in",
     )
     add_kv_cache_dtype(parser)
+    add_quantization(parser)
     parser.add_argument("--threads", type=int, help="default: physical cores that may be used")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -89,14 +90,26 @@ def handle(options: argparse.Namespace) -> int:
         )
     dtype = options.dtype
     plan = plan_engine(
-        EngineConfig(options.model, dtype=dtype, kv_cache_dtype=options.kv_cache_dtype)
+        EngineConfig(
+            options.model,
+            dtype=dtype,
+            kv_cache_dtype=options.kv_cache_dtype,
+            quantization=options.quantization,
+        )
     )
     if dtype == "auto":
         dtype = plan.dtype_name
     names = ("engine", *options.against)
     rounds = options.rounds or (_ROUNDS_AGAINST if options.against else 1)
     threads = options.threads or default_threads()
-    setup = Setup(options.model, dtype, threads, workload.max_len, options.kv_cache_dtype)
+    setup = Setup(
+        options.model,
+        dtype,
+        threads,
+        workload.max_len,
+        options.kv_cache_dtype,
+        options.quantization,
+    )
     scores, kv = take_turns(names, setup, workload, rounds)
     report = {
         "command": ["runtime", *sys.argv[1:]],
@@ -108,6 +121,7 @@ def handle(options: argparse.Namespace) -> int:
         "threads": setup.threads,
         "dtype": dtype,
         "kv_dtype": plan.kv.words,
+        "weights": "plain" if plan.linears is None else plan.linears.words,
         "rounds": rounds,
         "contenders": summarise(workload, scores),
         "kv": kv,

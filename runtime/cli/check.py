@@ -19,6 +19,7 @@ from runtime.cli.engine_options import (
     add_kv_cache_dtype,
     add_model_impl,
     add_ops_arguments,
+    add_quantization,
     note_impl,
     prepare_process,
 )
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
   runtime check path/to/model                  fp32: the same tokens in every scenario
   runtime check path/to/model --dtype bf16     log-probabilities along Hugging Face's tokens
   runtime check path/to/model --kv-cache-dtype int8    the same, beside HF with its cache rounded
+  runtime check path/to/model --quantization int4      the same, beside HF with these weights
   runtime check path/to/model --prompts 12 --max-tokens 200 --json
   runtime check path/to/model --ops interpreter --prompts 2 --max-tokens 4
 
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32"
     )
     add_kv_cache_dtype(parser)
+    add_quantization(parser)
     add_model_impl(parser)
     parser.add_argument("--prompts", type=int, default=6, help="random prompts (default 6)")
     parser.add_argument("--max-tokens", type=int, default=64, help="per prompt (default 64)")
@@ -64,9 +67,10 @@ def handle(options: argparse.Namespace) -> int:
         if getattr(options, name) < 1:
             raise InvalidParameterError(name, getattr(options, name), "at least 1")
     from runtime.kv_format import check_kv_cache_dtype
-    from runtime.model_config import load_model_config
+    from runtime.model_config import load_model_config, with_quantization
 
     config = load_model_config(options.model, options.model_impl)
+    config = with_quantization(config, options.quantization)
     check_kv_cache_dtype(options.kv_cache_dtype, config)
     note_impl(config)
     prompts = _prompts(options, config)
@@ -98,16 +102,22 @@ def _checks(
 ) -> Iterator[Outcome]:
     from transformers.utils import logging
 
+    from runtime.check.dequantised import dequantised
     from runtime.check.exact import check_exact
     from runtime.check.forced import check_forced, check_free
     from runtime.check.reference import Reference
     from runtime.check.scenarios import SCENARIOS
+    from runtime.loader import DTYPES
+    from runtime.model_config import ModelConfig
 
     logging.disable_progress_bar()
     eos = sorted(config.eos_token_ids)
     is_exact = options.dtype == "fp32" and options.kv_cache_dtype == "auto"
     ends = [] if is_exact else eos
-    reference = Reference(options.model, options.dtype, ends, options.kv_cache_dtype)
+    tensors = None
+    if isinstance(config, ModelConfig) and config.linears is not None:
+        tensors = dequantised(options.model, config.linears, DTYPES[options.dtype])
+    reference = Reference(options.model, options.dtype, ends, options.kv_cache_dtype, tensors)
     runs = [reference.run(prompt, options.max_tokens) for prompt in prompts]
     shares_codes = options.dtype == "fp32" and not is_exact
     again = [reference.score(run) for run in runs] if shares_codes else None
@@ -117,7 +127,7 @@ def _checks(
         bench = _bench(options, max_len)
         yield from check_exact(bench, runs, options.max_tokens, end_ids=eos)
         return
-    wide = Reference(options.model, "fp32", eos)
+    wide = Reference(options.model, "fp32", eos, tensors=tensors)
     exact = [wide.score(run) for run in runs]
     del wide
     bench = _bench(options, max_len)
@@ -141,6 +151,7 @@ def _bench(options: argparse.Namespace, max_len: int) -> EngineBench:
         options.results,
         options.enforce_eager,
         options.kv_cache_dtype,
+        options.quantization,
     )
 
 

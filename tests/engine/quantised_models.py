@@ -35,6 +35,8 @@ class Case:
     """Endings of layers whose order is no other's."""
     plain: tuple[str, ...] = ()
     """Endings of layers that are left as they are."""
+    head: bool = False
+    """Whether the head is quantised, too."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -60,7 +62,7 @@ CASES: Mapping[str, Case] = {
         plain=("0.mlp.down_proj",),
     ),
     "gptq-8-by-output": Case("gemma2", "gptq", bits=8, group_size=-1, symmetric=True),
-    "gptq-8-by-group": Case("phi3", "gptq", bits=8, group_size=8, version=2),
+    "gptq-8-by-group": Case("phi3", "gptq", bits=8, group_size=8, version=2, head=True),
     "awq": Case("qwen2", "awq"),
 }
 
@@ -94,7 +96,8 @@ def save_quantised(case: Case, folder: Path) -> Any:
     tensors = load_file(folder / WEIGHTS)
     for name, parameter in model.named_parameters():
         layer = name.removesuffix(".weight")
-        if not layer.endswith("_proj") or layer.endswith(case.plain or "?"):
+        is_head = case.head and layer == "lm_head"
+        if not (layer.endswith("_proj") or is_head) or layer.endswith(case.plain or "?"):
             continue
         # Layers of the same inputs have one order, as where they were quantised together.
         is_own = layer.endswith(case.own_orders or "?")

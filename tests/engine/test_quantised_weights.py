@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -228,3 +229,41 @@ def test_an_unknown_name_lists_the_choices(
     assert caught.value.code == 2
     said = capsys.readouterr().err
     assert all(name in said for name in ("int8", "int4", "gptq", "awq"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gptq-act-order", []),
+        ("awq", ["--dtype", "bf16"]),
+        (None, ["--quantization", "int4"]),
+        (None, ["--quantization", "int8", "--dtype", "bf16"]),
+    ],
+    ids=["gptq", "awq-bf16", "int4", "int8-bf16"],
+)
+def test_the_check_command_gives_hugging_face_the_same_numbers(
+    reference: GetReference,
+    quantised_reference: GetReference,
+    capsys: pytest.CaptureFixture[str],
+    name: str | None,
+    words: list[str],
+) -> None:
+    found = reference("llama") if name is None else quantised_reference(name)
+    command = ["check", str(found.folder), "--prompts", "2", "--max-tokens", "8", *words]
+    assert main(command) == 0, capsys.readouterr().out
+
+
+def test_what_is_saved_is_explained(
+    reference: GetReference, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    folder = str(reference("llama").folder)
+    assert main(["generate", folder, "--quantization", "int4", "--explain", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    # Two layers; groups of 32 in 48 and 80 inputs; a scale and a zero of four bytes each.
+    shapes = ((96, 48, 2), (48, 48, 2), (160, 48, 2), (48, 80, 3))
+    levels = sum(n * k // 2 for n, k, _ in shapes)
+    tables = sum(n * groups * 8 for n, _, groups in shapes)
+    assert said["linear_bytes"] == 2 * (levels + tables)
+    assert said["linear_bytes"] + said["saved_bytes"] == 2 * sum(n * k * 4 for n, k, _ in shapes)
+    assert said["weights"] == "int4, rounded to nearest, in groups of up to 128"

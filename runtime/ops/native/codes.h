@@ -7,7 +7,6 @@
 
 enum { PLAIN, INT8_CODES, FP8_CODES };
 
-typedef uint8_t ubvec __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 /* LANES codes as numbers. Of e4m3, bits are moved to where fp32 has its own, and the exponent's bias
    from 7 to 127; subnormals would be half of what exceeds 2^-7 then. */

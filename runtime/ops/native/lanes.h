@@ -19,6 +19,7 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t hvec __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef int16_t shvec __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 typedef int8_t bvec __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef uint8_t ubvec __attribute__((vector_size(LANES), aligned(1), may_alias));
 
@@ -27,8 +28,14 @@ typedef uint8_t ubvec __attribute__((vector_size(LANES), aligned(1), may_alias))
 INLINE vec splat(float x) { return x - (vec){0}; }
 INLINE vec load_f32(const float *p) { return *(const vec *)p; }
 INLINE void store_f32(float *p, vec x) { *(vec *)p = x; }
-INLINE vec load_u8(const uint8_t *p) {
-    return __builtin_convertvector(__builtin_convertvector(*(const ubvec *)p, ivec), vec);
+/* Doubling the width step by step: GCC takes wider strides apart, number by number. */
+INLINE ivec widen_u8(const uint8_t *p) {
+    return __builtin_convertvector(__builtin_convertvector(*(const ubvec *)p, hvec), ivec);
+}
+INLINE vec load_u8(const uint8_t *p) { return __builtin_convertvector(widen_u8(p), vec); }
+INLINE vec load_i8(const int8_t *p) {
+    ivec wide = __builtin_convertvector(__builtin_convertvector(*(const bvec *)p, shvec), ivec);
+    return __builtin_convertvector(wide, vec);
 }
 INLINE vec load_bf16(const uint16_t *p) {
     return (vec)(__builtin_convertvector(*(const hvec *)p, uvec) << 16);

@@ -75,7 +75,7 @@ static void widen_levels(const packed_linear *w, int64_t panel, const char *base
         if (w->format == UINT4) {
             const uint8_t *from = (const uint8_t *)base + start * LANES;
             for (int64_t i = row; i < end; i++) {
-                ivec pair = __builtin_convertvector(*(const ubvec *)(from + i * LANES), ivec);
+                ivec pair = widen_u8(from + i * LANES);
                 vec low = __builtin_convertvector(pair & 15, vec);
                 vec high = __builtin_convertvector(pair >> 4, vec);
                 store_f32(chunk + i * TILE_COLUMNS, (low - zero) * scale);
@@ -106,7 +106,7 @@ static const float *widen_chunk(const packed_linear *w, int64_t panel, int64_t s
     } else if (w->format == INT8) {
         const int8_t *from = (const int8_t *)base + first;
         for (int64_t i = 0; i < count; i += LANES)
-            store_f32(chunk + i, __builtin_convertvector(*(const bvec *)(from + i), vec));
+            store_f32(chunk + i, load_i8(from + i));
     } else {
         widen_levels(w, panel, base, start, depth, chunk);
     }
