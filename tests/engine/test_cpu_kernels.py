@@ -10,11 +10,13 @@ import pytest
 import torch
 from paged_steps import paged_step, random, reference_attention
 
+from autotune.registry import QuantisedLayer
 from runtime.ops.base import AttentionSpec
 from runtime.ops.torch_build import VARIABLE, load_library
 from runtime.ops.torch_library import CpuKernels
 from runtime.ops.torch_ops import TorchOps
 from runtime.ops.torch_pack import Activation, CpuLinear
+from runtime.ops.torch_quantised import QuantisedCpuLinear
 
 EPSILON = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
 ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -211,3 +213,18 @@ def reference_rotation(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     pairs = torch.complex(wide[..., :half].contiguous(), wide[..., half : 2 * half].contiguous())
     turned = pairs * torch.complex(angles[:, 0].double(), angles[:, 1].double())[:, None]
     return torch.cat((turned.real, turned.imag, wide[..., 2 * half :]), dim=-1)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zero_point", [False, True])
+def test_a_row_of_levels_has_the_same_bits_alone(
+    kernels: CpuKernels, bits: int, zero_point: bool
+) -> None:
+    weight, x = random(70, 300), random(40, 300)
+    layer = QuantisedLayer.rounded(weight, bits=bits, group_size=128, zero_point=zero_point)
+    linear = QuantisedCpuLinear(kernels, layer, None)
+    together = linear(x)
+    assert torch.equal(together[:5], torch.cat([linear(x[i : i + 1]) for i in range(5)]))
+    exact = x.double() @ layer.dense().T
+    scale = x.double().abs() @ layer.dense().abs().T
+    assert ((together.double() - exact).abs() <= 2.0**-19 * scale).all()

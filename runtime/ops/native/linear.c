@@ -14,6 +14,7 @@
 #define DEPTH 256
 #define CACHE_FLOATS 65536 /* of x at a time: a quarter of a MiB stays in the second-level cache */
 #define MOST_ROWS 96
+#define AHEAD 1024 /* bytes of one row's weights to fetch before their turn */
 
 /* INT8 has one scale per column, which multiplies the sum; the others have one per group of k. */
 enum format { FP32 = 0, BF16 = 1, INT8 = 2, UINT4 = 3, UINT8 = 4 };
@@ -57,35 +58,46 @@ INLINE int64_t panel_bytes(const packed_linear *w) {
          : w->format == UINT4 ? count / 2 : count;
 }
 
+typedef struct {
+    vec scale, scale_high, zero, zero_high;
+} group_scales;
+
+/* Of the columns of a panel, by the index of the group among all panels'. */
+INLINE group_scales scales_of(const packed_linear *w, int64_t group) {
+    const float *scales = w->scales + group * TILE_COLUMNS;
+    vec middle = splat(w->format == UINT4 ? 8 : 128);
+    group_scales found = {load_f32(scales), load_f32(scales + LANES), middle, middle};
+    if (w->zeros) {
+        found.zero = load_u8(w->zeros + group * TILE_COLUMNS);
+        found.zero_high = load_u8(w->zeros + group * TILE_COLUMNS + LANES);
+    }
+    return found;
+}
+
 /* Widen levels of 4 or 8 bits, group by group. */
 static void widen_levels(const packed_linear *w, int64_t panel, const char *base, int64_t start,
                          int64_t depth, float *chunk) {
     int64_t groups = (w->k + w->group - 1) / w->group;
     for (int64_t row = 0, end; row < depth; row = end) {
         int64_t group = (start + row) / w->group;
-        int64_t at = (panel * groups + group) * TILE_COLUMNS;
+        group_scales g = scales_of(w, panel * groups + group);
         end = (group + 1) * w->group - start;
         if (end > depth) end = depth;
-        vec scale = load_f32(w->scales + at), scale_high = load_f32(w->scales + at + LANES);
-        vec zero = splat(w->format == UINT4 ? 8 : 128), zero_high = zero;
-        if (w->zeros) {
-            zero = load_u8(w->zeros + at);
-            zero_high = load_u8(w->zeros + at + LANES);
-        }
         if (w->format == UINT4) {
             const uint8_t *from = (const uint8_t *)base + start * LANES;
             for (int64_t i = row; i < end; i++) {
                 ivec pair = widen_u8(from + i * LANES);
                 vec low = __builtin_convertvector(pair & 15, vec);
                 vec high = __builtin_convertvector(pair >> 4, vec);
-                store_f32(chunk + i * TILE_COLUMNS, (low - zero) * scale);
-                store_f32(chunk + i * TILE_COLUMNS + LANES, (high - zero_high) * scale_high);
+                store_f32(chunk + i * TILE_COLUMNS, (low - g.zero) * g.scale);
+                store_f32(chunk + i * TILE_COLUMNS + LANES, (high - g.zero_high) * g.scale_high);
             }
         } else {
             const uint8_t *from = (const uint8_t *)base + start * TILE_COLUMNS;
             for (int64_t i = row * TILE_COLUMNS; i < end * TILE_COLUMNS; i += TILE_COLUMNS) {
-                store_f32(chunk + i, (load_u8(from + i) - zero) * scale);
-                store_f32(chunk + i + LANES, (load_u8(from + i + LANES) - zero_high) * scale_high);
+                store_f32(chunk + i, (load_u8(from + i) - g.zero) * g.scale);
+                vec high = load_u8(from + i + LANES);
+                store_f32(chunk + i + LANES, (high - g.zero_high) * g.scale_high);
             }
         }
     }
@@ -122,9 +134,48 @@ static void interleave(const float *x, int64_t rows, int64_t k, float *tiles) {
     }
 }
 
+/* One row times one panel of narrow weights, widened in registers: the same operations as below, in the
+   same order, so that a row's sums are the same bits whatever its neighbours. */
+static void multiply_row(const packed_linear *w, int64_t panel, const float *x, float *sums) {
+    const uint8_t *from = (const uint8_t *)w->weights + panel * panel_bytes(w);
+    int64_t groups = (w->k + w->group - 1) / w->group;
+    vec low = splat(0), high = low;
+    for (int64_t group = 0; group < groups; group++) {
+        int64_t i = group * w->group, end = i + w->group < w->k ? i + w->group : w->k;
+        group_scales g = scales_of(w, panel * groups + group);
+        if (w->format == UINT4) {
+            for (; i < end; i++) {
+                ivec pair = widen_u8(from + i * LANES);
+                vec value = splat(x[i]);
+                __builtin_prefetch(from + i * LANES + AHEAD, 0, 2);
+                vec a = (__builtin_convertvector(pair & 15, vec) - g.zero) * g.scale;
+                vec b = (__builtin_convertvector(pair >> 4, vec) - g.zero_high) * g.scale_high;
+                low += value * a;
+                high += value * b;
+            }
+        } else {
+            for (; i < end; i++) {
+                vec value = splat(x[i]);
+                __builtin_prefetch(from + i * TILE_COLUMNS + AHEAD, 0, 2);
+                vec a = (load_u8(from + i * TILE_COLUMNS) - g.zero) * g.scale;
+                vec b = load_u8(from + i * TILE_COLUMNS + LANES);
+                b = (b - g.zero_high) * g.scale_high;
+                low += value * a;
+                high += value * b;
+            }
+        }
+    }
+    store_f32(sums, low);
+    store_f32(sums + LANES, high);
+}
+
 /* sums[rows, TILE_COLUMNS] = the interleaved rows times one panel. */
 static void multiply_panel(const packed_linear *w, int64_t panel, const float *tiles, int64_t rows,
                            float *sums, float *chunk) {
+    if (rows == 1 && w->format >= UINT4) {
+        multiply_row(w, panel, tiles, sums);
+        return;
+    }
     int64_t row_bytes = panel_bytes(w) / w->k;
     const char *next = (const char *)w->weights + panel * panel_bytes(w);
     for (int64_t start = 0; start < w->k; start += DEPTH) {
