@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
+from autotune.errors import CorruptResultError
 from autotune.files import write_atomically
 from autotune.gate.recorded import Recording
 
@@ -23,7 +25,10 @@ def main() -> None:
     parser.add_argument("recording", type=Path, help="of pytest --benchmark-save-data")
     parser.add_argument("baseline", type=Path, help="file to write")
     options = parser.parse_args()
-    recording = Recording.read(options.recording)
+    try:
+        recording = Recording.read(options.recording)
+    except CorruptResultError as error:
+        sys.exit(f"{error}; `make bench` writes one")
     document = recording.to_document()
     lines = [f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in document["samples_us"].items()]
     head = [

@@ -16,6 +16,11 @@ def pytest_report_header() -> str:
     return f"kernels on a GPU: {'collected' if HAS_GPU else 'left out, no GPU that torch can use'}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the last canaries behind everything else."""
+    items.sort(key=lambda item: item.name.endswith("[last]"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Threads come and go with the machine's load; the code under test does not."""
