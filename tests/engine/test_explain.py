@@ -6,30 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_models import LLAMA_8B
 
 from autotune.paths import data_dir
 from runtime.cli import main
-
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "torch_dtype": "bfloat16",
-    "eos_token_id": 2,
-}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model of which only the config is there."""
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
     return tmp_path
 
 

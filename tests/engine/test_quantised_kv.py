@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from references import NUM_TOKENS, Reference
-from tiny_models import save_model
+from tiny_models import LLAMA_8B, save_model
 
 from autotune.paths import data_dir
 from runtime.check.rounded_cache import RoundedCache
@@ -154,21 +154,7 @@ def test_nothing_unwritten_is_read(
 
 
 def test_memory_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": 128256,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 8192,
-        "rms_norm_eps": 1e-5,
-        "hidden_act": "silu",
-        "torch_dtype": "bfloat16",
-        "eos_token_id": 2,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
     command = ["generate", str(tmp_path), "--explain", "--json", "--gpu", "h100"]
     command += ["--block-size", "16", "--kv-cache-gib", "4", "--results", str(data_dir("results"))]
     blocks = {}

@@ -172,6 +172,22 @@ SPECIAL: dict[str, Mapping[str, Any]] = {
 }
 """Cases for special ends: the tokenizer of `tiny_tokenizer`, the workloads of the benchmark."""
 
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "torch_dtype": "bfloat16",
+    "eos_token_id": 2,
+}
+"""What `config.json` says of Llama-3.1-8B's shape: planned on paper, never built."""
+
 
 def save_model(name: str, folder: Path) -> Any:
     """Save a case's checkpoint in fp32 and return Hugging Face's model."""
