@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
@@ -11,8 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -71,9 +71,12 @@ class WorkerPool:
             worker.kill()
         self._workers.clear()
 
-    def run(self, requests: Sequence[Request], timeout_s: float) -> Iterator[tuple[int, Reply]]:
-        """Answer all requests in parallel; yields (index, reply) as they come, in any order."""
-        pending = deque(enumerate(requests))
+    def run(self, requests: Iterable[Request], timeout_s: float) -> Iterator[tuple[int, Reply]]:
+        """Answer all requests in parallel; yields (index, reply) as they come, in any order.
+
+        A request is asked for when a worker is free for it, so they may be made on the way.
+        """
+        pending = enumerate(requests)
         busy: dict[_Worker, int] = {}
         try:
             yield from self._run(pending, busy, timeout_s)
@@ -82,16 +85,17 @@ class WorkerPool:
                 self._discard(worker)
 
     def _run(
-        self, pending: deque[tuple[int, Request]], busy: dict[_Worker, int], timeout_s: float
+        self, pending: Iterator[tuple[int, Request]], busy: dict[_Worker, int], timeout_s: float
     ) -> Iterator[tuple[int, Reply]]:
         with selectors.DefaultSelector() as selector:
-            while pending or busy:
-                while pending and len(busy) < self._size:
-                    index, request = pending.popleft()
+            while True:
+                for index, request in itertools.islice(pending, self._size - len(busy)):
                     worker = self._idle_worker(busy)
                     worker.send(request, timeout_s)
                     busy[worker] = index
                     selector.register(worker.stdout, selectors.EVENT_READ, worker)
+                if not busy:
+                    return
                 wait_s = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
                 ready = [key.data for key, _ in selector.select(wait_s)]
                 now = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -14,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column
+
+LONG_SILENCE_S = 10.0
 
 
 class Reporter(Protocol):
@@ -67,17 +71,33 @@ class Silent:
 
 
 class Lines(Silent):
-    """One line per finished cell, for pipes and logs."""
+    """One line per finished cell, for pipes and logs, and how far it is after a long silence."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
+        self._clock = clock
+        self._name = ""
+        self._done = self._trials = 0
+        self._spoke_s = clock()
 
     def start(self, title: str, trials: int) -> None:
         """Print the title."""
-        print(title, file=self._out, flush=True)
+        self._trials = trials
+        self.line(title)
+
+    def cell(self, name: str) -> None:
+        """Remember the cell for the next line on how far it is."""
+        self._name = name
+
+    def advance(self, trials: int) -> None:
+        """Say how far it is if nothing was said for long."""
+        self._done += trials
+        if self._clock() - self._spoke_s >= LONG_SILENCE_S:
+            self.line(f"{self._done} of {self._trials}, {self._name}")
 
     def line(self, text: str) -> None:
         """Print the line."""
+        self._spoke_s = self._clock()
         print(text, file=self._out, flush=True)
 
 

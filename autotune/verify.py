@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from autotune.arch import GpuArch
 from autotune.kernels.spec import KernelSpec
 from autotune.paths import child_environment
-from autotune.pool import Outcome, WorkerPool
+from autotune.pool import Outcome, Request, WorkerPool
 from autotune.problem import Problem
 from autotune.records import Status
 from autotune.render import TemplateFolder
@@ -94,7 +94,7 @@ def _with_variants(space: SearchSpace, draw: random.Random, count: int) -> list[
 
 
 def verify(
-    wanted: Sequence[Case],
+    wanted: Iterable[Case],
     templates: TemplateFolder,
     cache: Path,
     seed: int,
@@ -103,6 +103,7 @@ def verify(
 ) -> Iterator[Verdict]:
     """Check all cases in parallel; `device` "cpu" means Triton's interpreter. In any order.
 
+    Cases are taken, and rendered, as processes become free for them.
     On a GPU, too, processes run side by side: compiling takes longest, and nothing is timed.
     """
     with checkers(jobs, device) as pool:
@@ -117,34 +118,37 @@ def checkers(jobs: int, device: str) -> WorkerPool:
 
 def verify_in(
     pool: WorkerPool,
-    wanted: Sequence[Case],
+    wanted: Iterable[Case],
     templates: TemplateFolder,
     cache: Path,
     seed: int,
     device: str,
 ) -> Iterator[Verdict]:
     """As `verify`, in processes that `checkers` made for the same device and that stay."""
-    requests = [
-        {
-            "op": "check",
-            "kernel": case.spec.name,
-            "problem": {**case.problem.exact_axes(), **case.problem.nearest_axes()},
-            "config": dict(case.config),
-            "path": str(templates.render(case.spec, case.problem, case.config).write(cache)),
-            "seed": seed,
-            "device": device,
-        }
-        for case in wanted
-    ]
-    for index, reply in pool.run(requests, CHECK_TIMEOUT_S):
+    taken: list[Case] = []
+
+    def requests() -> Iterator[Request]:
+        for case in wanted:
+            taken.append(case)
+            yield {
+                "op": "check",
+                "kernel": case.spec.name,
+                "problem": {**case.problem.exact_axes(), **case.problem.nearest_axes()},
+                "config": dict(case.config),
+                "path": str(templates.render(case.spec, case.problem, case.config).write(cache)),
+                "seed": seed,
+                "device": device,
+            }
+
+    for index, reply in pool.run(requests(), CHECK_TIMEOUT_S):
         answer = reply.answer
         if reply.outcome is not Outcome.ANSWERED:
             timed_out = reply.outcome is Outcome.TIMED_OUT
             status = Status.BENCH_TIMEOUT if timed_out else Status.CRASHED
-            yield Verdict(wanted[index], status, reply.detail, None, None, None)
+            yield Verdict(taken[index], status, reply.detail, None, None, None)
         else:
             yield Verdict(
-                wanted[index],
+                taken[index],
                 Status(answer["status"]),
                 answer.get("reason"),
                 answer.get("relative"),

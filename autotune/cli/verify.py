@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotune.arch import lookup
+from autotune.cli.exit_codes import INTERRUPTED
 from autotune.cli.output import print_json, print_table
-from autotune.cli.types import positive_int
+from autotune.cli.types import positive_float, positive_int
+from autotune.deadline import Deadline
 from autotune.device import local_devices
 from autotune.errors import NoDeviceError, UsageError
 from autotune.kernels import KERNELS, load_kernel
@@ -52,12 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=positive_int, default=3, help="random configs per problem (default 3)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--budget",
+        type=positive_float,
+        metavar="S",
+        help="stop after so many seconds and report what was checked",
+    )
     parser.add_argument("--jobs", type=positive_int, default=2, help="processes (default 2)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Check, report the worst errors, return 1 on any failure."""
+    """Check, report the worst errors, return 1 on any failure, 130 if interrupted."""
     specs = [load_kernel(name) for name in options.kernel or KERNELS]
     if options.problem is not None and len(specs) != 1:
         raise UsageError("--problem needs exactly one --kernel")
@@ -76,12 +84,17 @@ def handle(options: argparse.Namespace) -> int:
             return [spec.problem_type.parse(options.problem)]
         return in_dtypes(spec.hard_problems(), dtypes)
 
-    wanted = list(cases(specs, arch, options.samples, options.seed, problems))
+    # Listing what is legal takes seconds for some kernels, so it is done on the way; where few
+    # configurations are legal there are fewer candidates than this.
+    most = (1 + options.samples) * sum(len(problems(spec)) for spec in specs)
+    wanted = cases(specs, arch, options.samples, options.seed, problems)
     reporter = choose_reporter(options.json, sys.stderr)
-    reporter.start(f"verifying {len(wanted)} candidates ({options.backend})", len(wanted))
+    reporter.start(f"verifying up to {most} candidates ({options.backend})", most)
     started = time.monotonic()
+    deadline = Deadline(options.budget)
     verdicts: list[Verdict] = []
     templates = TemplateFolder(templates_dir())
+    stopped_by: str | None = None
     try:
         for verdict in verify(wanted, templates, cache_dir(), options.seed, options.jobs, device):
             verdicts.append(verdict)
@@ -89,9 +102,17 @@ def handle(options: argparse.Namespace) -> int:
             reporter.advance(1)
             if verdict.status is not Status.OK:
                 reporter.line(_failure(verdict))
+            if deadline.passed:
+                stopped_by = "budget"
+                break
+    except KeyboardInterrupt:
+        stopped_by = "interrupt"
     finally:
         reporter.stop()
-    return _report(verdicts, time.monotonic() - started, options.json)
+    failed = _report(verdicts, time.monotonic() - started, stopped_by, options.json)
+    if stopped_by == "interrupt":
+        return INTERRUPTED
+    return 1 if failed else 0
 
 
 def _failure(verdict: Verdict) -> str:
@@ -102,7 +123,10 @@ def _failure(verdict: Verdict) -> str:
     )
 
 
-def _report(verdicts: Sequence[Verdict], seconds: float, as_json: bool) -> int:
+def _report(
+    verdicts: Sequence[Verdict], seconds: float, stopped_by: str | None, as_json: bool
+) -> int:
+    """Print what was checked and return how many failed."""
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
         axes = verdict.case.problem.named_axes()
@@ -122,14 +146,22 @@ def _report(verdicts: Sequence[Verdict], seconds: float, as_json: bool) -> int:
             for v in verdicts
             if v.status is not Status.OK
         ]
-        print_json({"summary": summary, "failures": failures, "seconds": round(seconds, 1)})
+        print_json(
+            {
+                "summary": summary,
+                "failures": failures,
+                "stopped_by": stopped_by,
+                "seconds": round(seconds, 1),
+            }
+        )
     else:
         columns = ("kernel", "dtype", ">checked", ">failed", ">worst relative", ">allowed",
                    ">worst element", ">allowed")  # fmt: skip
         rows = [[_cell(value) for value in row.values()] for row in summary]
         print_table("errors against the fp64 reference", columns, rows)
-        print(f"{len(verdicts)} candidates in {seconds:.0f} s, {failed} failed")
-    return 1 if failed else 0
+        early = f", stopped early by {stopped_by}" if stopped_by else ""
+        print(f"{len(verdicts)} candidates in {seconds:.0f} s, {failed} failed{early}")
+    return failed
 
 
 def _summary(kernel: str, dtype: str, members: Sequence[Verdict]) -> dict[str, Any]:

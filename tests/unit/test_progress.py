@@ -38,6 +38,21 @@ def test_a_pipe_gets_plain_lines() -> None:
     ]
 
 
+def test_a_pipe_hears_how_far_it_is_after_a_long_silence() -> None:
+    out = io.StringIO()
+    now = iter([0.0, 0.0, 1.0, 10.0, 10.0, 12.0, 13.0, 20.0, 24.0, 24.0])
+    reporter = Lines(out, lambda: next(now))
+    reporter.start("verifying", 9)  # speaks at 0
+    reporter.cell("toy")
+    reporter.advance(1)  # at 1
+    reporter.advance(2)  # at 10: speaks
+    reporter.advance(1)  # at 12
+    reporter.line("a fault")  # at 13
+    reporter.advance(1)  # at 20: 7 s after the fault
+    reporter.advance(1)  # at 24: speaks
+    assert out.getvalue().splitlines() == ["verifying", "3 of 9, toy", "a fault", "6 of 9, toy"]
+
+
 def test_a_terminal_gets_a_bar_and_every_bracket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
