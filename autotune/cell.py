@@ -95,17 +95,33 @@ class Cell:
     def prior(self) -> list[float]:
         """Guess of the objective of every binary, before compiling any."""
         floors = [self.floor_us(point) for point in self._guesses]
-        rows = zip(*self._guesses.values(), strict=True)
-        return [self._objective(row, floors) for row in rows]
+        columns = list(zip(*self._guesses.values(), strict=True))
+        found = []
+        for binary, times in zip(self.binaries, columns, strict=True):
+            by_order: dict[Config | None, list[int]] = {}
+            for index, config in enumerate(self.space.binaries[binary]):
+                by_order.setdefault(self.order(config), []).append(index)
+            found.append(
+                min(
+                    self._objective([min(at[i] for i in members) for at in times], floors)
+                    for members in by_order.values()
+                )
+            )
+        return found
 
     def seeds(self, count: int) -> list[Config]:
-        """Binaries to try first: all defaults, then the favourites of each sampled point."""
-        chosen = list(
-            dict.fromkeys(self.space.binary_of(config) for config in self.defaults.values())
-        )
+        """Binaries to try first: all defaults, then the favourites of each sampled point.
+
+        In a repeatable cell also the defaults with what suits all sizes, and the favourite of all.
+        """
+        defaults = list(self.defaults.values())
+        if self.repeatable:
+            defaults += map(self.space.steadied, self.defaults.values())
+        chosen = list(dict.fromkeys(map(self.space.binary_of, defaults)))
+        columns = [list(map(min, guesses)) for guesses in self._guesses.values()]
+        columns = [self.prior, *columns] if self.repeatable else columns
         favourites = [
-            self.binaries[min(range(len(guesses)), key=guesses.__getitem__)]
-            for guesses in self._guesses.values()
+            self.binaries[min(range(len(guesses)), key=guesses.__getitem__)] for guesses in columns
         ]
         extra = [binary for binary in dict.fromkeys(favourites) if binary not in chosen]
         return chosen + extra[: max(0, count - len(chosen))]
@@ -159,13 +175,15 @@ class Cell:
         return self.model.floor_us(self.spec.flops(point), self.spec.min_bytes(point), dtype)
 
     @cached_property
-    def _guesses(self) -> dict[Problem, list[float]]:
-        """Guessed times of all binaries at four points: enough for a rank, quick for thousands."""
+    def _guesses(self) -> dict[Problem, list[list[float]]]:
+        """Guessed times at four points: enough for a rank, quick for thousands.
+
+        Of all binaries, of each with all its host knobs.
+        """
         sample = self.points[:: max(1, math.ceil(len(self.points) / 4))]
         return {point: self._guess(point) for point in sample}
 
-    def _guess(self, point: Problem) -> list[float]:
-        """Guessed time of every binary at a point, with the best host knobs."""
+    def _guess(self, point: Problem) -> list[list[float]]:
         groups = [self.space.binaries[binary] for binary in self.binaries]
         candidates = [
             (self.spec.work(point, config, self.arch), config)
@@ -174,6 +192,4 @@ class Cell:
         ]
         times = guess_all_us(self.arch, candidates).tolist()
         starts = accumulate((len(configs) for configs in groups), initial=0)
-        return [
-            min(times[a : a + len(configs)]) for a, configs in zip(starts, groups, strict=False)
-        ]
+        return [times[a : a + len(configs)] for a, configs in zip(starts, groups, strict=False)]

@@ -142,7 +142,8 @@ class TunedKernels:
     def resolve(self, kernel: str, problem: Problem, *, repeatable: bool = False) -> Resolved:
         """Choose the configuration for a problem; the default where nothing tuned fits.
 
-        If `repeatable`, one whose results depend on neither the run nor the neighbours in a batch.
+        If `repeatable`, one whose results depend on neither the run nor the neighbours in a batch;
+        a default is then of what suits all sizes in one order of sums.
 
         Raises:
             UnknownChoiceError: no such kernel.
@@ -161,6 +162,7 @@ class TunedKernels:
         ]
         if not fitting:
             config = spec.default_config(problem, self.arch)
+            config = space.steadied(config) if repeatable else config
             source = (
                 f"nothing tuned for {problem.label('exact')} on {self.arch.name} (tier default)"
             )

@@ -30,6 +30,9 @@ class Knob:
     unrepeatable: tuple[KnobValue, ...] = ()
     """Values with which two runs, or one sequence among other neighbours, may differ in the last
     bits."""
+    steady: KnobValue | None = None
+    """Value that suits all sizes best where one must, for one order of sums. A variant that has one
+    is searched where results must repeat."""
 
     def __post_init__(self) -> None:
         assert self.values, f"knob {self.name} has no values"
@@ -113,7 +116,8 @@ class SearchSpace:
 
     `variants` are further knobs that an ordinary search leaves alone. A configuration that does not
     name one means its first, plain value, so templates gain variants without a change to
-    configurations that exist; one that names some is as legal as any. `widened` lists them, too.
+    configurations that exist; one that names some is as legal as any. `widened` lists them, too,
+    and `repeatable` those that have a steady value.
     """
 
     def __init__(
@@ -155,7 +159,16 @@ class SearchSpace:
             )
 
         rules = tuple(rule(knob) for knob in self._all if knob.unrepeatable)
-        return SearchSpace(self.knobs, (*self.constraints, *rules), self.variants, self.plain)
+        searched = tuple(knob for knob in self.variants if knob.steady is not None)
+        others = tuple(knob for knob in self.variants if knob.steady is None)
+        return SearchSpace(
+            (*self.knobs, *searched), (*self.constraints, *rules), others, self.plain
+        )
+
+    def steadied(self, config: Config) -> Config:
+        """Return `config` with what suits all sizes in one order of sums, where knobs have such."""
+        steady = {knob.name: knob.steady for knob in self._all if knob.steady is not None}
+        return config.replace(**steady) if steady else config
 
     def named(self, config: Config) -> Config:
         """Return `config` with plain values of the knobs of this space that it does not name."""

@@ -16,6 +16,15 @@ from autotune.kernels.attention_variants import (
     default_decode,
     variant_values,
 )
+from autotune.kernels.context_ranges import (
+    CHUNK_KNOBS,
+    NUM_SPLITS,
+    RANGE_CONSTRAINTS,
+    VARIANT,
+    is_chunked,
+    range_values,
+    ranges_of,
+)
 from autotune.kernels.dtypes import DTYPE_BYTES, dot_precision, next_power_of_2
 from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constraints, tolerance
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
@@ -41,11 +50,11 @@ class PagedAttentionDecode:
         kv_bytes = 2 * padded * problem.kv_number_bytes
         rows = max(16, next_power_of_2(problem.group))
         knobs = (
-            Knob("variant", ("unsplit", "split"), "one pass, or ranges merged by a second kernel"),
+            VARIANT,
             *PAGING_KNOBS,
             Knob("num_warps", (1, 2, 4, 8), "warps per program"),
             Knob("num_stages", (1, 2, 3, 4, 5), "software pipeline depth"),
-            Knob("num_splits", (1, 2, 4, 8, 16, 32, 64), "ranges of the context", host=True),
+            NUM_SPLITS,
             *decode_knobs(problem),
         )
         constraints = (
@@ -76,13 +85,9 @@ class PagedAttentionDecode:
                     <= arch.warp_size * warps * (arch.max_registers_per_thread - 32)
                 ),
             ),
-            Constraint(
-                "one range is the unsplit variant",
-                ("variant", "num_splits"),
-                lambda variant, splits: (variant == "unsplit") == (splits == 1),
-            ),
+            *RANGE_CONSTRAINTS,
         )
-        return SearchSpace(knobs, constraints, amd_knobs(arch))
+        return SearchSpace(knobs, constraints, (*amd_knobs(arch), *CHUNK_KNOBS))
 
     def default_config(self, problem: DecodeProblem, arch: GpuArch) -> Config:
         """What a hand-written serving kernel uses: 32-token tiles, 4 warps, splits to fill the GPU.
@@ -118,36 +123,39 @@ class PagedAttentionDecode:
             "group_padded": max(16, next_power_of_2(problem.group)),
             "dot_precision": dot_precision(problem.dtype),
             "entry": f"paged_attention_decode_{config['variant']}",
+            **range_values(config),
             **variant_values(problem, config),
         }
 
     def work(self, problem: DecodeProblem, config: Config, arch: GpuArch) -> tuple[Work, ...]:
         """One program per sequence, KV head and range; then one merge program per head."""
         size = DTYPE_BYTES[problem.dtype]
-        tile, splits = config.number("tile"), config.number("num_splits")
+        tile = config.number("tile")
         seen = problem.tokens_seen
         tiles = math.ceil(seen / tile)
-        steps = math.ceil(tiles / splits)
+        ranges = ranges_of(config, tiles)
+        splits = ranges.count
         pairs = problem.num_seqs * problem.num_kv_heads
         padded = next_power_of_2(problem.head_dim)
         rows = max(16, next_power_of_2(problem.group))
         kv_bytes = pairs * seen * problem.token_bytes + problem.head_scales_bytes
         q_bytes = 1.0 * pairs * problem.group * problem.head_dim * size
-        partial_bytes = 4.0 * pairs * problem.group * splits * (padded + 2) if splits > 1 else 0.0
+        merged = ranges.are_merged
+        partial_bytes = 4.0 * pairs * problem.group * splits * (padded + 2) if merged else 0.0
         main = Work(
             entry=f"paged_attention_decode_{config['variant']}",
             grid=pairs * splits,
             loop_steps=tiles / splits,
-            longest_steps=steps,
+            longest_steps=ranges.longest,
             flops=4.0 * pairs * rows * padded * tiles * tile,
             matrix_dtype=problem.dtype,
-            dram_bytes=kv_bytes + q_bytes + (0.0 if splits > 1 else q_bytes),
+            dram_bytes=kv_bytes + q_bytes + (0.0 if merged else q_bytes),
             l2_bytes=kv_bytes + q_bytes * (splits + 1) + partial_bytes,
             step_bytes=tile * problem.token_bytes,
             tile=(rows, tile, 64),
             stored_bytes=problem.kv_number_bytes if problem.quantised else None,
         )
-        if splits == 1:
+        if not merged:
             return (main,)
         merge = Work(
             entry="paged_attention_decode_merge",
@@ -186,7 +194,10 @@ class PagedAttentionDecode:
         Ranges are cut by a sequence's own length. Masked and whole tiles are told apart by it, too;
         but they are two loops, in which a compiler may fuse multiplies and adds differently.
         """
-        return order_by(config, "variant", "num_splits", "tile", "tail", "num_warps", "fp8_decode")
+        names = ["variant", "num_splits", "tile", "tail", "num_warps", "fp8_decode"]
+        if is_chunked(config):  # plain values are not named, as configurations may leave them out
+            names += ["cut", "chunk_tokens"]
+        return order_by(config, *names)
 
     def problems(
         self, shape: ModelShape, dtype: str, block_sizes: tuple[int, ...]
