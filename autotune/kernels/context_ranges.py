@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.space import Config, Constraint, Knob
 
 VARIANT = Knob(

@@ -21,6 +21,13 @@ from autotune.space import KnobValue
 W4 = "group_size=128,n=28672,k=4096"
 GATE_UP = "part=gate_up,n=14336,k=4096"
 DOWN = "part=down,activation=none,n=4096,k=14336"
+DECODE = "group=4,block_size=16"
+KERNELS = {
+    W4: "dequant_gemm",
+    GATE_UP: "fused_mlp",
+    DOWN: "fused_mlp",
+    DECODE: "paged_attention_decode",
+}
 
 PLAIN: dict[str, dict[str, KnobValue]] = {
     W4: {"kind": "gemm", "block_m": 16, "block_n": 64, "block_k": 128, "swap_ab": False,
@@ -31,6 +38,8 @@ PLAIN: dict[str, dict[str, KnobValue]] = {
     DOWN: {"block_m": 16, "block_n": 64, "block_k": 64, "num_warps": 4, "num_stages": 3,
            "swap_ab": False, "group_m": 1, "schedule": "tiles", "variant": "split_k",
            "num_splits": 4},
+    DECODE: {"variant": "split", "tile": 32, "lookup": "pages", "prefetch": True,
+             "tail": "split_loop", "num_warps": 4, "num_stages": 3, "num_splits": 32},
 }  # fmt: skip
 
 
@@ -42,7 +51,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
 
 
 class Facts:
-    """Compiles variants of three usual configurations for one GPU."""
+    """Compiles variants of a few usual configurations for one GPU."""
 
     def __init__(self, gpu: str, pool: WorkerPool, cache: Path) -> None:
         self.arch = lookup(gpu)
@@ -50,7 +59,7 @@ class Facts:
 
     def of(self, axes: str, *variants: dict[str, KnobValue], also: str = "") -> list[CompileReport]:
         """Facts of the main entry points; each must be sound, its matrix class the expected."""
-        spec = load_kernel("dequant_gemm" if axes == W4 else "fused_mlp")
+        spec = load_kernel(KERNELS[axes])
         problem: Problem = spec.problem_type.parse(axes + also)
         space = spec.space(problem, self.arch)
         configs = [space.config(**{**PLAIN[axes], **variant}) for variant in variants]
@@ -106,3 +115,12 @@ def test_amd_options_change_the_binary(pool: WorkerPool, tmp_path: Path) -> None
     assert shape.loop["mma"] == 2 * plain.loop["mma"], "16 rows each, not 32"
     assert waves.registers <= 256, "512 registers of a lane, two waves"
     assert len({r.binary_sha for r in (plain, waves, shape, packed)}) == 4
+
+
+@pytest.mark.parametrize("gpu", ["a100", "h100", "rtx5090", "mi300x"])
+def test_chunks_compile(gpu: str, pool: WorkerPool, tmp_path: Path) -> None:
+    facts = Facts(gpu, pool, tmp_path)
+    (chunked,) = facts.of(DECODE, {"cut": "chunks", "chunk_tokens": 256})
+    assert chunked.stack_bytes == 0
+    assert chunked.registers <= 128, "four warps, 32 keys"
+    assert chunked.loop["mma"] > 0
