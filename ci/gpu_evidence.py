@@ -19,7 +19,7 @@ import time
 import traceback
 from pathlib import Path
 
-from evidence.stages import STAGES
+from evidence.stages import GROUPS, STAGES
 from evidence.workplace import Workplace
 
 from autotune.errors import AutotuneError
@@ -38,13 +38,17 @@ def main() -> int:
         "--budget", type=float, default=480.0, metavar="S", help="seconds per stage (default 480)"
     )
     parser.add_argument("--simulate", metavar="GPU", help="rehearse on a simulated GPU: h200, ...")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="tuned kernels of engine-tuned (default: own)"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compiler processes")
     options = parser.parse_args()
-    unknown = [name for name in options.stages if name not in STAGES]
+    chosen = [each for name in options.stages for each in GROUPS.get(name, (name,))]
+    unknown = [name for name in chosen if name not in STAGES]
     if unknown:
-        parser.error(f"unknown stage {unknown[0]!r}; stages: {', '.join(STAGES)}")
+        parser.error(f"unknown stage {unknown[0]!r}; stages: {', '.join((*STAGES, *GROUPS))}")
     failed = []
-    for name in options.stages or STAGES:
+    for name in chosen or STAGES:
         started = time.monotonic()
         print(f"== {name}", flush=True)
         try:

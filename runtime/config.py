@@ -13,6 +13,7 @@ from runtime.weight_format import METHODS, ROUNDED
 DTYPE_NAMES = ("auto", "fp32", "bf16", "fp16")
 KV_CACHE_DTYPES = ("auto", "int8", "fp8")
 QUANTIZATIONS = (*ROUNDED, *METHODS)
+LOAD_FORMATS = ("auto", "safetensors", "dummy")
 MODEL_IMPLS = ("auto", "native", "transformers")
 
 
@@ -32,6 +33,9 @@ class EngineConfig:
     """Of the weights of linear layers, the head's excepted: int8 (a scale for each output) and int4
     (a scale and a zero for each group of inputs) round any checkpoint when it is loaded; gptq and
     awq say what the checkpoint must be; None takes it as it is."""
+    load_format: str = "auto"
+    """Where weights come from: auto and safetensors read the folder's files; dummy makes random
+    ones by `seed`, in the shapes of its config.json."""
     model_impl: str = "auto"
     """Whose code computes the model: native is ours, transformers is that library's with our paged
     attention; auto is native where there is one."""
@@ -99,6 +103,9 @@ class EngineConfig:
         if self.quantization is not None and self.quantization not in QUANTIZATIONS:
             accepts = f"one of {', '.join(QUANTIZATIONS)}"
             raise InvalidParameterError("quantization", self.quantization, accepts)
+        if self.load_format not in LOAD_FORMATS:
+            accepts = f"one of {', '.join(LOAD_FORMATS)}"
+            raise InvalidParameterError("load_format", self.load_format, accepts)
         if self.model_impl not in MODEL_IMPLS:
             accepts = f"one of {', '.join(MODEL_IMPLS)}"
             raise InvalidParameterError("model_impl", self.model_impl, accepts)

@@ -83,6 +83,7 @@ class LLMEngine:
                 plan.device,
                 limits.max_model_len,
                 on_read,
+                dummy_seed=config.seed if config.load_format == "dummy" else None,
             )
         cache = KVCache(
             sizes.num_layers,

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 import torch
 
 from runtime.config import EngineConfig
+from runtime.dummy_weights import check_load_format
 from runtime.errors import DeviceError, InvalidParameterError
 from runtime.gpu_memory import GpuMemory, weight_bytes
 from runtime.kv_format import KVFormat, check_kv_cache_dtype
 from runtime.loader import DTYPES, make_ops
 from runtime.memory import plan_memory
-from runtime.model_config import load_model_config, with_quantization
+from runtime.model_config import ModelConfig, load_model_config, with_quantization
 from runtime.model_sizes import ModelSizes
 from runtime.ops.base import BlockSizeChoice, OperationSet
 from runtime.ops.limits import StepLimits
 from runtime.ops.request import Demands, OpsRequest
 from runtime.scheduler_config import SchedulerConfig
 from runtime.stream import Stream, make_stream
-from runtime.weight_format import ROUNDED
-from runtime.weight_memory import LinearMemory
+from runtime.weight_memory import LinearMemory, shape_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ def plan_engine(
             "deterministic", True, f"False: {model.architecture} runs transformers' own code"
         )
     model = with_quantization(model, config.quantization)
+    check_load_format(config.load_format, model)
     name, device = _choose(config, gpu)
     if ops is None:
         demands = Demands.of(model)
@@ -117,13 +118,14 @@ def _kv_bytes(
     share = config.gpu_memory_utilization
     if share is None or config.num_blocks is not None or device.type != "cuda":
         return None
-    if gpu is not None and not any(config.model.glob("*.safetensors")):
+    is_dummy = config.load_format == "dummy"
+    if gpu is not None and not is_dummy and not any(config.model.glob("*.safetensors")):
         return None  # planned on paper, of a configuration alone: nothing says how much is taken
     memory = GpuMemory.of(device) if gpu is None else GpuMemory.of_absent(gpu)
-    weights = weight_bytes(config.model, DTYPES[model.dtype].itemsize, element_bytes)
-    linears = LinearMemory.of(model, element_bytes)
-    if linears is not None and config.quantization in ROUNDED:
-        weights -= linears.saved  # files of packed checkpoints are as small already
+    if isinstance(model, ModelConfig) and (is_dummy or model.linears is not None):
+        weights = shape_bytes(model, element_bytes)  # files say nothing, or have other sizes
+    else:
+        weights = weight_bytes(config.model, DTYPES[model.dtype].itemsize, element_bytes)
     return memory.kv_bytes(share, weights, config.max_num_batched_tokens, model.vocab_size)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from runtime.checkpoint import Checkpoint, OnRead
+from runtime.dummy_weights import DummyWeights
 from runtime.errors import InvalidParameterError
 from runtime.model_config import ModelConfig
 from runtime.model_sizes import ModelSizes
@@ -34,10 +35,13 @@ def load_model(
     device: torch.device,
     max_len: int,
     on_read: OnRead | None = None,
+    *,
+    dummy_seed: int | None = None,
 ) -> Any:
     """Read the checkpoint into the model, converted to `dtype`; returns a `model_runner.Model`.
 
     `on_read` is told how many bytes have been read; not where transformers' code reads them.
+    With a `dummy_seed` nothing is read: weights are random, and the folder has a config.json only.
 
     Raises:
         CheckpointError, WeightError: the weights are not there, or not those of this config.
@@ -48,6 +52,9 @@ def load_model(
         with Checkpoint(folder) as checkpoint:
             return backend.build(config, checkpoint, ops, dtype, device, max_len)
     family = importlib.import_module(FAMILIES[config.architecture].module)
+    if dummy_seed is not None:
+        made = DummyWeights(folder, dummy_seed, dtype, device, linears=config.linears)
+        return family.build(config, made, ops, max_len)
     with Checkpoint(folder, on_read) as checkpoint:
         weights = Weights(checkpoint, dtype, device, linears=config.linears)
         return family.build(config, weights, ops, max_len)

@@ -42,3 +42,19 @@ class LinearMemory:
     def saved(self) -> int:
         """What the plain numbers would take beyond."""
         return self.plain - self.quantised
+
+
+def shape_bytes(model: ModelConfig, number_bytes: int) -> int:
+    """Of a model in memory, from its shapes alone: matrices, embedding and head; no norms, biases.
+
+    Args:
+        model: of a family of ours.
+        number_bytes: of a plain number, and of a scale or zero.
+    """
+    linears = LinearMemory.of(model, number_bytes)
+    if linears is not None:
+        layers = linears.quantised
+    else:
+        layers = model.num_layers * sum(n * k * number_bytes for n, k in model.linear_shapes)
+    tables = 1 if model.tie_word_embeddings else 2
+    return layers + tables * model.vocab_size * model.hidden_size * number_bytes

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from evidence.ab import structural_ideas
-from evidence.engine import engine
+from evidence.engine.checked import checked
+from evidence.engine.measured import STAGES as MEASURED
 from evidence.spaces import spaces
 from evidence.verified import verified
 from evidence.winners import winners
@@ -30,5 +31,9 @@ STAGES: dict[str, Callable[[Workplace], dict[str, Any]]] = {
     "spaces": spaces,
     "winners": winners,
     "ab": structural_ideas,
-    "engine": engine,
+    "engine-check": checked,
+    **MEASURED,
 }
+
+GROUPS = {"engine": tuple(name for name in STAGES if name.startswith("engine-"))}
+"""Names that stand for several stages."""

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import dataclasses
 import gzip
+import json
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +40,7 @@ class Workplace:
         self.simulate: str | None = options.simulate
         self.jobs: int = options.jobs
         self.stage = stage
+        self.results: Path | None = options.results
         self.budget_s: float = options.budget
         self.deadline = Deadline(options.budget)
         self.templates = TemplateFolder(templates_dir())
@@ -84,6 +87,11 @@ class Workplace:
             with self._raw.open("rb") as raw, gzip.open(f"{self._raw}.gz", "wb") as packed:
                 shutil.copyfileobj(raw, packed)
             self._raw.unlink()
+
+    def keep(self, document: Mapping[str, Any]) -> None:
+        """Write what a stage has found so far, lest its machine goes away."""
+        path = self.out / f"{self.stage}.json"
+        path.write_text(json.dumps({**document, "unfinished": True}, indent=1) + "\n")
 
     def pack(self, folder: Path) -> None:
         """Turn a folder into one file beside it: machines hand back few files."""

@@ -27,20 +27,59 @@ MODEL_SHAPES: Mapping[str, Mapping[str, Any]] = {
         "num_key_value_heads": 2,
         "max_position_embeddings": 40_960,
     },
+    "llama-3.1-8b": {
+        "model_type": "llama",
+        "vocab_size": 128_256,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
+    },
+    "qwen3-0.6b": {
+        "model_type": "qwen3",
+        "vocab_size": 151_936,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40_960,
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    },
 }
 """Name -> fields of transformers' config; the second is small enough for 32,768 tokens of context
-on a laptop."""
+on a laptop, the last two are for GPUs."""
 
 
-def make_model(name: str, folder: Path, seed: int = 0) -> None:
-    """Save a model of shape `name` with random weights in bf16, the same for the same seed."""
+def make_model(
+    shape: str | Mapping[str, Any], folder: Path, seed: int = 0, *, is_dummy: bool = False
+) -> None:
+    """Save a model with random weights in bf16, the same for the same seed.
+
+    Args:
+        shape: a name of `MODEL_SHAPES`, or such fields.
+        folder: to write.
+        seed: of the weights.
+        is_dummy: write config.json alone, for `--load-format dummy`.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    fields = dict(MODEL_SHAPES[name])
+    fields = dict(MODEL_SHAPES[shape] if isinstance(shape, str) else shape)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    if is_dummy:
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+        config.dtype = torch.bfloat16
+        config.save_pretrained(folder)
+        return
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(torch.bfloat16)
     model.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -28,24 +29,35 @@ _COLUMNS = (
 
 def summarise(workload: Workload, scores: Mapping[str, Score]) -> dict[str, Any]:
     """Figures of each contender; `engine_ratio` is how many times faster the engine is."""
-    ours = scores["engine"].median_s
-    total = workload.num_prompt_tokens + workload.num_output_tokens
+    ours = _rate(workload, scores["engine"])
     figures: dict[str, Any] = {}
     for name, score in scores.items():
-        median_s = score.median_s
+        rate, read = _rate(workload, score), workload.num_prompt_tokens
+        served = score.num_output_tokens or workload.num_output_tokens
+        if score.num_output_tokens is not None:
+            read = score.num_prompt_tokens
         figures[name] = {
             "seconds": score.seconds,
             "cpu_seconds": score.cpu_seconds,
-            "median_s": median_s,
-            "output_tokens_per_s": workload.num_output_tokens / median_s,
-            "total_tokens_per_s": total / median_s,
-            "engine_ratio": median_s / ours,
+            "median_s": score.median_s,
+            "output_tokens_per_s": rate,
+            "total_tokens_per_s": None if read is None else (served + read) / score.median_s,
+            "engine_ratio": ours / rate,
             "peak_rss_bytes": score.peak_rss_bytes,
+            "peak_device_bytes": score.peak_device_bytes,
+            "notes": dict(score.notes),
         }
+        if served != workload.num_output_tokens:
+            figures[name]["sampled_output_tokens"] = served
         if score.batch_size is not None:
             figures[name]["batch_size"] = score.batch_size
             figures[name]["tried_s"] = {str(size): s for size, s in score.tried_s.items()}
     return figures
+
+
+def _rate(workload: Workload, score: Score) -> float:
+    """Output tokens per second."""
+    return (score.num_output_tokens or workload.num_output_tokens) / score.median_s
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -54,7 +66,7 @@ def print_report(report: Mapping[str, Any]) -> None:
         f"{report['workload']}: {report['num_requests']} requests, {report['num_prompt_tokens']} "
         f"tokens in, {report['num_output_tokens']} out, {report['threads']} threads, "
         f"{report['dtype']}, KV cache {report['kv_dtype']}, weights {report['weights']}, "
-        f"{report['rounds']} rounds"
+        f"{report['rounds']} rounds, on {report['environment']['device']}"
     )
     table = Table(box=None, pad_edge=False)
     for column in _COLUMNS:
@@ -62,18 +74,24 @@ def print_report(report: Mapping[str, Any]) -> None:
     for name, figures in report["contenders"].items():
         size = figures.get("batch_size")
         cpu_s = sorted(figures["cpu_seconds"])
+        who = name if size is None else f"{name} of {size}"
+        if "sampled_output_tokens" in figures:
+            who = f"{who}, {figures['sampled_output_tokens']} tokens of it"
         row = (
-            name if size is None else f"{name} of {size}",
+            who,
             f"{figures['median_s']:.2f}",
             f"{cpu_s[len(cpu_s) // 2]:.2f}",
             f"{figures['output_tokens_per_s']:.1f}",
-            f"{figures['total_tokens_per_s']:.1f}",
+            "" if figures["total_tokens_per_s"] is None else f"{figures['total_tokens_per_s']:.1f}",
             "" if name == "engine" else f"{figures['engine_ratio']:.2f} x",
             f"{figures['peak_rss_bytes'] / _MIB:.0f}",
         )
         table.add_row(*map(Text, row))
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     Console(highlight=False, width=width).print(table)
+    for name, figures in report["contenders"].items():
+        if figures["notes"]:
+            print(f"{name}: {json.dumps(figures['notes'])}")
     kv = report["kv"]
     sampling = kv["parallel_sampling"]
     print(

@@ -43,6 +43,13 @@ class Workload:
         """Return the same with its first requests only."""
         return self.part(0, count)
 
+    def cut(self, num_tokens: int | None) -> Workload:
+        """Return the same with at most so many output tokens each; None changes nothing."""
+        if num_tokens is None:
+            return self
+        shorter = tuple(min(count, num_tokens) for count in self.output_lens)
+        return Workload(self.name, self.prompts, shorter)
+
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""
         return {"name": self.name, "prompts": self.prompts, "output_lens": self.output_lens}
@@ -72,6 +79,12 @@ def _long(vocab_size: int, seed: int) -> Workload:
     return Workload("long", (prompt,), (16,))
 
 
+def _uniform(vocab_size: int, seed: int) -> Workload:
+    source = random.Random(seed)
+    prompts = tuple(_tokens(source, source.randint(100, 1024), vocab_size) for _ in range(256))
+    return Workload("uniform", prompts, tuple(source.randint(100, 1024) for _ in range(256)))
+
+
 def _tokens(source: random.Random, count: int, vocab_size: int) -> tuple[int, ...]:
     return tuple(source.randrange(vocab_size) for _ in range(count))
 
@@ -80,9 +93,11 @@ WORKLOADS: Mapping[str, Callable[[int, int], Workload]] = {
     "mixed": _mixed,
     "shared-prefix": _shared_prefix,
     "long": _long,
+    "uniform": _uniform,
 }
 """Name -> made from (vocabulary size, seed): 32 requests of 16 to 256 tokens, or of 16 to 64 tokens
-after the same 512; one request that ends with 32,768 tokens."""
+after the same 512; one request that ends with 32,768 tokens; 256 requests with 100 to 1,024 tokens
+in and as many out, which is for GPUs, and what small engines are mostly compared on."""
 
 
 def read_workload(path: Path, encode: Callable[[str], list[int]]) -> Workload:

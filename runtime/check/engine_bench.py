@@ -30,6 +30,7 @@ class EngineBench:
         enforce_eager: bool = False,
         kv_cache_dtype: str = "auto",
         quantization: str | None = None,
+        block_size: int | None = None,
     ) -> None:
         self._config = EngineConfig(
             folder,
@@ -40,6 +41,7 @@ class EngineBench:
             max_model_len=max_len,
             max_num_seqs=32,
             skip_tokenizer=True,
+            block_size=block_size,
             ops=ops,
             results=results,
             enforce_eager=enforce_eager,

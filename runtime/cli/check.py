@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_impl(parser)
     parser.add_argument("--prompts", type=int, default=6, help="random prompts (default 6)")
     parser.add_argument("--max-tokens", type=int, default=64, help="per prompt (default 64)")
+    parser.add_argument(
+        "--block-size", type=int, help="tokens per KV block, where a scenario has none of its own"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the prompts (default 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_ops_arguments(parser.add_argument_group("engine"))
@@ -152,6 +155,7 @@ def _bench(options: argparse.Namespace, max_len: int) -> EngineBench:
         options.enforce_eager,
         options.kv_cache_dtype,
         options.quantization,
+        options.block_size,
     )
 
 

@@ -12,6 +12,7 @@ from runtime import interpreter
 from runtime.config import (
     DTYPE_NAMES,
     KV_CACHE_DTYPES,
+    LOAD_FORMATS,
     MODEL_IMPLS,
     QUANTIZATIONS,
     EngineConfig,
@@ -38,6 +39,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, utilization: float | N
     group.add_argument("--dtype", choices=DTYPE_NAMES, default=default["dtype"])
     add_kv_cache_dtype(group)
     add_quantization(group)
+    add_load_format(group)
     add_model_impl(group)
     add_ops_arguments(group)
     group.add_argument(
@@ -137,6 +139,17 @@ def add_quantization(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     )
 
 
+def add_load_format(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare --load-format."""
+    parser.add_argument(
+        "--load-format",
+        choices=LOAD_FORMATS,
+        default="auto",
+        help="of weights; dummy: random ones by --seed in config.json's shapes, no file is read "
+        "(default auto: safetensors)",
+    )
+
+
 def add_model_impl(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Declare --model-impl."""
     parser.add_argument(
@@ -222,6 +235,7 @@ def engine_config(options: argparse.Namespace, utilization: float | None = None)
         dtype=options.dtype,
         kv_cache_dtype=options.kv_cache_dtype,
         quantization=options.quantization,
+        load_format=options.load_format,
         model_impl=options.model_impl,
         ops=options.ops,
         results=options.results,

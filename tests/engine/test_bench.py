@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from tiny_models import save_model
 
-from runtime.bench.contenders import CONTENDERS
+from runtime.bench.contenders import CONTENDERS, EngineContender
+from runtime.bench.continuous import Continuous
+from runtime.bench.hf_model import HfModel
 from runtime.bench.kv_facts import measure_kv
 from runtime.bench.make_model import MODEL_SHAPES, make_model
 from runtime.bench.report import print_report, summarise
-from runtime.bench.turns import Score, Setup, Worker
+from runtime.bench.setup import Setup
+from runtime.bench.turns import Limits, Score, Worker, take_turns
 from runtime.bench.workload import WORKLOADS, Workload, read_workload
 from runtime.cli import main
 from runtime.cli.bench import _AGAINST, _MODELS, _WORKLOADS
@@ -69,12 +72,41 @@ def test_workload_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_contenders(folder: Path, name: str) -> None:
-    CONTENDERS[name](folder, "fp32", SMALL.max_len)(SMALL, 2)
+    setup = Setup(folder, "fp32", 1, SMALL.max_len)
+    served = CONTENDERS[name](setup, HfModel(setup))(SMALL, 2)
+    assert (served.num_output_tokens, served.num_prompt_tokens) == (13, 45)
+
+
+def test_a_continuous_run_is_cut_off(folder: Path) -> None:
+    setup = Setup(folder, "fp32", 1, 1100)
+    run = CONTENDERS["hf-continuous"](setup, HfModel(setup))
+    assert isinstance(run, Continuous)
+    run.limit_s = 0.05
+    served = run(Workload("long", ((5, 6),) * 2, (1000,) * 2), 2)
+    assert served.num_output_tokens < 2000
+    assert served.num_prompt_tokens is None
+
+
+def test_limits_spare_slow_contenders(folder: Path) -> None:
+    setup = Setup(folder, "fp32", 1, 300, engine={"load_format": "dummy"})
+    limits = Limits((1, 2), trial_tokens=2, sample=1, rounds={"hf": 1})
+    seen: list[str] = []
+    scores, kv = take_turns(
+        ("engine", "hf", "hf-batch"), setup, SMALL, 2, limits, lambda name, _: seen.append(name)
+    )
+    assert seen == ["engine", "hf", "hf-batch", "engine", "hf-batch"]
+    assert scores["hf"].num_output_tokens == 4
+    assert set(scores["hf-batch"].tried_s) == {1, 2}
+    figures = summarise(SMALL, scores)
+    assert figures["hf"]["sampled_output_tokens"] == 4
+    assert figures["hf"]["output_tokens_per_s"] == 4 / scores["hf"].median_s
+    assert kv["most_sequences"] == 3
 
 
 def test_kv_facts(folder: Path) -> None:
     shared = WORKLOADS["shared-prefix"](151, 0).first(6)
-    facts = measure_kv(folder, "fp32", shared)
+    setup = Setup(folder, "fp32", 1, shared.max_len)
+    facts = measure_kv(setup, EngineContender(setup), shared)
     size = facts["block_size"]
     # All but the first find the prefix, or all that find it computed when they are admitted.
     assert 0 <= facts["prefix_hit_rate"] < 5 / 6
@@ -122,7 +154,7 @@ def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_failing_contender_is_named(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"contender 'engine' has failed: .*nothing"):
-        Worker("engine", Setup(tmp_path / "nothing", "fp32", 1, 10))
+        Worker(Setup(tmp_path / "nothing", "fp32", 1, 10), "engine")
 
 
 def test_choices_are_those_of_the_tables() -> None:
@@ -136,7 +168,8 @@ def test_made_models_are_served(tmp_path: Path) -> None:
         make_model("llama-2m-32k", folder)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
-    CONTENDERS["engine"](tmp_path / "a", "fp32", 100)(SMALL, 1)
+    setup = Setup(tmp_path / "a", "fp32", 1, 100)
+    CONTENDERS["engine"](setup, HfModel(setup))(SMALL, 1)
 
 
 def test_mistakes_exit_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
