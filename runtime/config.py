@@ -12,6 +12,8 @@ from runtime.weight_format import METHODS, ROUNDED
 
 DTYPE_NAMES = ("auto", "fp32", "bf16", "fp16")
 KV_CACHE_DTYPES = ("auto", "int8", "fp8")
+KV_CACHE_ALIASES = {"fp8_e4m3": "fp8"}
+"""vLLM's names of some of them."""
 QUANTIZATIONS = (*ROUNDED, *METHODS)
 LOAD_FORMATS = ("auto", "safetensors", "dummy")
 MODEL_IMPLS = ("auto", "native", "transformers")
@@ -88,13 +90,24 @@ class EngineConfig:
     cudagraph_capture_sizes: tuple[int, ...] | None = None
     """Batch sizes to capture for steps that only decode; larger batches run without a graph. None
     for sizes that cover all up to `max_num_seqs`, 512 at most."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer and the chat template; None for the model's own."""
     skip_tokenizer: bool = False
     """Take and give token ids only."""
+
+    @property
+    def text_folder(self) -> Path:
+        """Where tokenizer and chat template are."""
+        return self.model if self.tokenizer is None else self.tokenizer
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", Path(self.model))
         if self.results is not None:
             object.__setattr__(self, "results", Path(self.results))
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", Path(self.tokenizer))
+        if self.kv_cache_dtype in KV_CACHE_ALIASES:
+            object.__setattr__(self, "kv_cache_dtype", KV_CACHE_ALIASES[self.kv_cache_dtype])
         if self.dtype not in DTYPE_NAMES:
             raise InvalidParameterError("dtype", self.dtype, f"one of {', '.join(DTYPE_NAMES)}")
         if self.kv_cache_dtype not in KV_CACHE_DTYPES:

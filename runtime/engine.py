@@ -15,7 +15,7 @@ from runtime.calibration import add_preemption_cost
 from runtime.checkpoint import OnRead
 from runtime.config import EngineConfig
 from runtime.engine_plan import plan_engine
-from runtime.errors import InvalidParameterError
+from runtime.errors import InvalidParameterError, ModelOutputError
 from runtime.explain import explain, lines
 from runtime.graphs import default_capture_sizes, make_graph_device
 from runtime.kv_cache import KVCache
@@ -73,7 +73,7 @@ class LLMEngine:
         for line in lines(explain(plan)):
             _log.info("%s", line)
         limits = plan.limits
-        self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.model)
+        self.tokenizer = None if config.skip_tokenizer else Tokenizer.load(config.text_folder)
         if model is None:
             model = load_model(
                 config.model,
@@ -236,6 +236,11 @@ class LLMEngine:
                 continue
             changed[request_id] = state
             with self._guard.of(request_id):
+                if row in sampled.unsound:
+                    raise ModelOutputError(
+                        "the model's scores of the next token are not finite numbers: its weights "
+                        "overflow in this type, or are damaged"
+                    )
                 has_stopped = state.take(sequence, sampled.token_ids[row], sampled.logprobs[row])
                 if has_stopped and not sequence.is_finished:
                     self.scheduler.finish_sequence(sequence, FinishReason.STOP)

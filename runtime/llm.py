@@ -104,7 +104,7 @@ class LLM:
         tokenizer = self.engine.tokenizer
         if tokenizer is None:
             raise InvalidParameterError("skip_tokenizer", True, "off to chat")
-        text = ChatTemplate.load(self.engine.config.model).render(messages, **variables)
+        text = ChatTemplate.load(self.engine.config.text_folder).render(messages, **variables)
         return tokenizer.encode(text, add_special_tokens=False)
 
     def beam_search(

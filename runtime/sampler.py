@@ -42,6 +42,8 @@ class Sampled:
     """Of the model itself, before any penalty or temperature; None where not asked for."""
     candidates: list[BeamCandidates | None]
     """For beams only."""
+    unsound: frozenset[int] = frozenset()
+    """Samples whose logits have no finite maximum: what was chosen of them means nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,17 +66,20 @@ class PendingSamples:
     token_ids: torch.Tensor  # int64 [num_samples]
     plan: SamplingPlan
     scores: GatheredLogprobs | None = None
+    largest: torch.Tensor | None = None  # float32 [num_samples], of the logits
 
     def download(self, stream: Stream) -> PendingSamples:
         """Copy to the host; `read` it once a later mark of the stream has passed."""
         scores = None if self.scores is None else self.scores.download(stream)
-        return PendingSamples(stream.download(self.token_ids), self.plan, scores)
+        largest = None if self.largest is None else stream.download(self.largest)
+        return PendingSamples(stream.download(self.token_ids), self.plan, scores, largest)
 
     def read(self) -> Sampled:
         """Return what callers see."""
         samples = self.plan.samples
         token_ids: list[int] = self.token_ids.tolist()
-        sampled = Sampled(token_ids, [None] * len(samples), [None] * len(samples))
+        nothing: list[None] = [None] * len(samples)
+        sampled = Sampled(token_ids, [*nothing], [*nothing], self._unsound())
         if self.scores is not None:
             found = self.scores.read(self.plan.num_top)
             top_ids, top_values = self.scores.top_ids.tolist(), self.scores.top_values.tolist()
@@ -87,6 +92,12 @@ class PendingSamples:
                 else:
                     sampled.logprobs[row] = found[place]
         return sampled
+
+    def _unsound(self) -> frozenset[int]:
+        if self.largest is None:
+            return frozenset()
+        is_sound = np.isfinite(self.largest.numpy())
+        return frozenset() if is_sound.all() else frozenset((~is_sound).nonzero()[0].tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,14 +193,15 @@ class Sampler:
             logprobs = torch.log_softmax(logits.index_select(0, rows), dim=-1)
         if plan.rules is not None:
             apply_rules(logits, plan.rules, inputs, self._counts, stream)
-        token_ids = logits.argmax(dim=-1)
+        # The maximum comes with its place, and of a row with NaN it is NaN.
+        largest, token_ids = logits.max(dim=-1)
         if plan.draw is not None:
             token_ids.index_copy_(0, *draw_tokens(logits, plan.draw, stream))
         if logprobs is None:
-            return PendingSamples(token_ids, plan)
+            return PendingSamples(token_ids, plan, largest=largest)
         chosen = token_ids.index_select(0, rows)
         scores = gather_logprobs(logprobs, chosen, max(plan.num_top))
-        return PendingSamples(token_ids, plan, scores)
+        return PendingSamples(token_ids, plan, scores, largest)
 
     def _keys_of(self, samples: Samples[Sequence]) -> list[int]:
         known = self._keys

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import interpreter
 from runtime.config import (
     DTYPE_NAMES,
+    KV_CACHE_ALIASES,
     KV_CACHE_DTYPES,
     LOAD_FORMATS,
     MODEL_IMPLS,
@@ -62,6 +63,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser, utilization: float | N
     )
     for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "seed"):
         group.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
+    group.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="another folder's tokenizer and chat template"
+    )
+    for name in ("--revision", "--tokenizer-revision", "--code-revision"):
+        group.add_argument(name, type=_no_revision, help=argparse.SUPPRESS)
     _add_scheduling(group)
     group.add_argument(
         "--deterministic",
@@ -164,6 +170,7 @@ def add_kv_cache_dtype(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     """Declare --kv-cache-dtype."""
     parser.add_argument(
         "--kv-cache-dtype",
+        type=lambda word: KV_CACHE_ALIASES.get(word, word),
         choices=KV_CACHE_DTYPES,
         default="auto",
         help="of keys and values; int8 and fp8: scaled by token and head (default auto: --dtype)",
@@ -236,6 +243,7 @@ def engine_config(options: argparse.Namespace, utilization: float | None = None)
         kv_cache_dtype=options.kv_cache_dtype,
         quantization=options.quantization,
         load_format=options.load_format,
+        tokenizer=options.tokenizer,
         model_impl=options.model_impl,
         ops=options.ops,
         results=options.results,
@@ -260,6 +268,12 @@ def engine_config(options: argparse.Namespace, utilization: float | None = None)
 
 def _or_share(utilization: float | None) -> str:
     return "" if utilization is None else f"; on GPUs what {utilization:.0%}% of the memory leaves"
+
+
+def _no_revision(word: str) -> None:
+    raise argparse.ArgumentTypeError(
+        f"{word!r}: models are local folders, which have no revisions; give the folder of that one"
+    )
 
 
 def _tuple(sizes: list[int] | None) -> tuple[int, ...] | None:

@@ -85,6 +85,7 @@ def describe(engine: LLMEngine, load_s: float) -> EngineFacts:
     return EngineFacts(
         device=found.device,
         dtype=found.dtype,
+        kv_dtype=found.kv_dtype,
         operations=found.ops,
         architecture=engine.model_config.architecture,
         block_size=limits.block_size,

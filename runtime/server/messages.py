@@ -72,6 +72,8 @@ class EngineFacts(msgspec.Struct, frozen=True, array_like=True):
 
     device: str
     dtype: str
+    kv_dtype: str
+    """Of keys and values in the KV cache."""
     operations: str
     architecture: str
     block_size: int

@@ -133,9 +133,9 @@ class Server:
 
     def _load_text(self) -> tuple[Tokenizer | None, ChatTemplate | None]:
         settings = self._settings
-        folder = settings.engine.model
         if settings.use_generation_config:
-            self._front.defaults = read_defaults(folder)
+            self._front.defaults = read_defaults(settings.engine.model)
+        folder = settings.engine.text_folder
         tokenizer = None if settings.engine.skip_tokenizer else Tokenizer.load(folder)
         try:
             template = _template(folder, settings.chat_template)

@@ -42,6 +42,7 @@ class EngineStatus(ApiAnswer):
     architecture: str
     device: str
     dtype: str
+    kv_dtype: str
     operations: str
     block_size: int
     num_blocks: int
@@ -155,6 +156,7 @@ def _engine_status(facts: EngineFacts) -> EngineStatus:
         architecture=facts.architecture,
         device=facts.device,
         dtype=facts.dtype,
+        kv_dtype=facts.kv_dtype,
         operations=facts.operations,
         block_size=facts.block_size,
         num_blocks=facts.num_blocks,

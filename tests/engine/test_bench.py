@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pytest
 from tiny_models import save_model
@@ -87,20 +87,58 @@ def test_a_continuous_run_is_cut_off(folder: Path) -> None:
     assert served.num_prompt_tokens is None
 
 
-def test_limits_spare_slow_contenders(folder: Path) -> None:
-    setup = Setup(folder, "fp32", 1, 300, engine={"load_format": "dummy"})
-    limits = Limits((1, 2), trial_tokens=2, sample=1, rounds={"hf": 1})
+class FakeWorker:
+    """Answers like a contender's process; notes what is asked of which."""
+
+    asked: ClassVar[list[tuple[tuple[str, ...], str, int, int, int]]] = []
+
+    def __init__(self, setup: Setup, *names: str) -> None:
+        self.names = names
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run(
+        self, name: str, workload: Workload, batch_size: int, limit_s: float | None = None
+    ) -> dict[str, Any]:
+        asked = (len(workload.prompts), workload.num_output_tokens, batch_size)
+        self.asked.append((self.names, name, *asked))
+        if name == "hf-batch" and batch_size > 2:
+            return {"out_of_memory": "too large"}
+        served = {"num_output_tokens": asked[1], "num_prompt_tokens": 5, "seconds": 6 / batch_size}
+        return {**served, "cpu_seconds": 1.0, "peak_rss_bytes": 1, "peak_device_bytes": 2}
+
+    def measure_kv(self, workload: Workload) -> dict[str, Any]:
+        return {"kv_waste": 0.5}
+
+
+def test_limits_spare_slow_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.bench.turns.Worker", FakeWorker)
+    setup = Setup(Path("m"), "bf16", 1, 300, "cuda")
+    limits = Limits((1, 2, 3), trial_tokens=2, sample=1, rounds={"hf": 1})
     seen: list[str] = []
-    scores, kv = take_turns(
-        ("engine", "hf", "hf-batch"), setup, SMALL, 2, limits, lambda name, _: seen.append(name)
-    )
-    assert seen == ["engine", "hf", "hf-batch", "engine", "hf-batch"]
-    assert scores["hf"].num_output_tokens == 4
-    assert set(scores["hf-batch"].tried_s) == {1, 2}
+    names = ("engine", "hf", "hf-batch")
+    scores, kv = take_turns(names, setup, SMALL, 2, limits, lambda name, _: seen.append(name))
+    # On a GPU the engine's process has ended before that of the others starts.
+    assert seen == ["engine", "engine", "hf", "hf-batch", "hf-batch"]
+    assert FakeWorker.asked == [
+        (("engine",), "engine", 1, 2, 1),
+        *[(("engine",), "engine", 3, 13, 3)] * 2,
+        (("hf", "hf-batch"), "hf", 1, 2, 1),
+        (("hf", "hf-batch"), "hf-batch", 1, 2, 1),
+        *[(("hf", "hf-batch"), "hf-batch", size, min(2 * size, 6), size) for size in (1, 2, 3)],
+        (("hf", "hf-batch"), "hf", 1, 4, 3),
+        *[(("hf", "hf-batch"), "hf-batch", 3, 13, 2)] * 2,
+    ]
+    assert scores["hf-batch"].tried_s == {1: 18.0, 2: 4.5}
     figures = summarise(SMALL, scores)
     assert figures["hf"]["sampled_output_tokens"] == 4
-    assert figures["hf"]["output_tokens_per_s"] == 4 / scores["hf"].median_s
-    assert kv["most_sequences"] == 3
+    assert figures["hf"]["output_tokens_per_s"] == 4 / 2
+    assert figures["hf-batch"]["engine_ratio"] == 3 / 2
+    assert kv == {"kv_waste": 0.5}
 
 
 def test_kv_facts(folder: Path) -> None:

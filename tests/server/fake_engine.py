@@ -23,7 +23,9 @@ from runtime.server.messages import (
     Submit,
 )
 
-FACTS = EngineFacts("none", "none", "none", "Fake", 16, 100, 1000, 8, 8, 1000, 300, False, [], 0.0)
+FACTS = EngineFacts(
+    "none", "none", "none", "none", "Fake", 16, 100, 1000, 8, 8, 1000, 300, False, [], 0.0
+)
 STEP_S = 0.02
 
 
