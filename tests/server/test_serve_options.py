@@ -44,10 +44,31 @@ def parse(*words: str) -> EngineConfig:
         ("--no-forecast", "enable_forecast", False),
         ("--cudagraph-capture-sizes 4 1", "cudagraph_capture_sizes", (1, 4)),
         ("-tp 1 -pp 1 -dp 1", "max_num_seqs", 64),
+        ("--tokenizer other", "tokenizer", Path("other")),
+        ("--tokenizer other", "text_folder", Path("other")),
+        ("", "text_folder", Path("model")),
+        ("--kv-cache-dtype fp8_e4m3", "kv_cache_dtype", "fp8"),
+        ("--load-format dummy", "load_format", "dummy"),
     ],
 )
 def test_options_reach_the_engine(words: str, field: str, value: Any) -> None:
     assert getattr(parse(*words.split()), field) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--revision main", "models are local folders, which have no revisions"),
+        ("--kv-cache-dtype fp8_e5m2", "'fp8_e5m2' (choose from"),
+    ],
+)
+def test_what_is_refused_says_why(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(*words.split())
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_file_can_say_no(tmp_path: Path) -> None:

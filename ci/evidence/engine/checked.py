@@ -18,7 +18,7 @@ from evidence.workplace import Workplace
 
 from autotune.race_log import RaceLog
 
-_REHEARSAL = ("--prompts", "1", "--max-tokens", "4")
+_REHEARSAL = ("--prompts", "4", "--max-tokens", "16")
 _THREADS = 3
 """Of each check: transformers' side runs on the CPU."""
 _LAST_S = 5.0

@@ -91,12 +91,13 @@ def _throughput(place: Workplace, model: str) -> dict[str, Any]:
 
 def _probe(place: Workplace, name: str, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """Run a probe on a model of random weights, of which there is a config.json alone."""
-    document: dict[str, Any] = {"model": model, "request": dict(request)}
+    shapes = scale.models(place, model)
+    document: dict[str, Any] = {"model": shapes[model], "request": dict(request)}
     if place.rehearsal:
-        document["rehearsal"] = "tiny model on a CPU: no figure here is a GPU's"
-        print(document["rehearsal"])
+        document["rehearsal"] = f"{shapes[model]} on a CPU for {model}: no figure is a GPU's"
+        print(f"REHEARSAL: {document['rehearsal']}")
     with tempfile.TemporaryDirectory() as folder:
-        failed = make(Path(folder), scale.models(place, model), is_dummy=True)
+        failed = make(Path(folder), shapes, is_dummy=True)
         if failed is not None:
             return document | {"failed": failed}
         return probe(place, name, {**request, "folder": f"{folder}/{model}"}, document)

@@ -66,9 +66,13 @@ def _held(engine: LLMEngine, part: Mapping[str, Any]) -> dict[str, Any]:
     )
     wastes: list[float] = []
     counts: list[int] = []
+    while_short: list[int] = []
+    """Sequences that held blocks while others waited for some."""
 
     def look() -> None:
         counts.append(len(engine.scheduler.roster.running.sequences))
+        if engine.scheduler.stats().num_waiting:
+            while_short.append(counts[-1])
         waste = unused_share(engine)
         if waste is not None and part["looks_at_waste"]:
             wastes.append(waste)
@@ -76,14 +80,14 @@ def _held(engine: LLMEngine, part: Mapping[str, Any]) -> dict[str, Any]:
     wait()
     served = serve(engine, work, look)
     stats = engine.scheduler.stats()
-    while_full = [count for count in counts if engine.scheduler and count >= max(counts) // 2]
+    known = while_short or counts
     return {
         "requests": len(work.prompts),
         "finished": len(work.prompts),
         "seconds": served.seconds,
         "output_tokens_per_s": served.num_output_tokens / served.seconds,
         "most_sequences": max(counts),
-        "mean_sequences": sum(while_full) / len(while_full),
+        "mean_sequences": sum(known) / len(known),
         "kv_waste": sum(wastes) / len(wastes) if wastes else None,
         "preemptions": dict(stats.num_preemptions),
         "steps": len(counts),
