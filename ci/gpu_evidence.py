@@ -2,11 +2,21 @@
 
     ci/gpu_evidence.sh                      every stage, at most 10 minutes each
     ci/gpu_evidence.sh verify spaces        these stages
+    ci/gpu_evidence.sh engine               all stages of the engine
     ci/gpu_evidence.sh --simulate h200      a rehearsal without a GPU
 
+The engine's stages want some 20 minutes of an H200. Where a command may take only ten, these two
+have the most valuable ones, each ending in time by itself; the third is for what is left:
+
+    ci/gpu_evidence.sh engine-latency engine-throughput --budget 420 --total 560
+    ci/gpu_evidence.sh engine-check engine-tuned engine-memory --budget 240 --total 570
+    ci/gpu_evidence.sh engine-throughput-small --total 300
+
 Each stage writes `<out>/<stage>.json` (figures, environment, command) and `<out>/<stage>.raw.gz`
-(every sample). `<out>` is --out, else $OUT, else `evidence`. Nothing needs Optuna. A stage that
-fails does not keep the next from running; the exit code is then 1. Simulated figures say so.
+(every sample). `<out>` is --out, else $OUT, else `evidence`. The stages of the engine write as they
+go: one that is killed leaves what it had, marked `unfinished`. Nothing needs Optuna; beside torch,
+triton and transformers there must be jinja2, jsonschema, numpy and rich. A stage that fails does
+not keep the next from running; the exit code is then 1. Simulated figures say so.
 """
 
 from __future__ import annotations
@@ -22,7 +32,11 @@ from pathlib import Path
 from evidence.stages import GROUPS, STAGES
 from evidence.workplace import Workplace
 
+from autotune.deadline import Deadline
 from autotune.errors import AutotuneError
+
+_LEAST_S = 20.0
+"""A stage that would get less is left out."""
 
 
 def main() -> int:
@@ -37,6 +51,9 @@ def main() -> int:
     parser.add_argument(
         "--budget", type=float, default=480.0, metavar="S", help="seconds per stage (default 480)"
     )
+    parser.add_argument(
+        "--total", type=float, metavar="S", help="seconds for all stages together (default: any)"
+    )
     parser.add_argument("--simulate", metavar="GPU", help="rehearse on a simulated GPU: h200, ...")
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="tuned kernels of engine-tuned (default: own)"
@@ -47,9 +64,16 @@ def main() -> int:
     unknown = [name for name in chosen if name not in STAGES]
     if unknown:
         parser.error(f"unknown stage {unknown[0]!r}; stages: {', '.join((*STAGES, *GROUPS))}")
-    failed = []
+    failed, left_out = [], []
+    everything = Deadline(options.total)
+    most_s = options.budget
     for name in chosen or STAGES:
         started = time.monotonic()
+        if everything.left_s is not None:
+            options.budget = min(most_s, everything.left_s)
+        if options.budget < _LEAST_S:
+            left_out.append(name)
+            continue
         print(f"== {name}", flush=True)
         try:
             with Workplace(options, name) as place:
@@ -72,6 +96,8 @@ def main() -> int:
             failed.append(name)
             print(f"FAILED {name}: {document['failed']}")
         print(f"{path}, {document['seconds']} s", flush=True)
+    if left_out:
+        print(f"left out, for there was no time: {', '.join(left_out)}")
     if failed:
         print(f"failed: {', '.join(failed)}")
     return int(bool(failed))

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TypeVar
 
 from runtime.chat_template import ChatTemplate
+from runtime.errors import ModelOutputError
 from runtime.server.api_error import ApiError, bad_request, busy
 from runtime.server.config import ServerConfig
 from runtime.server.engine_client import EngineClient
@@ -185,6 +186,9 @@ def to_api_error(error: Exception) -> ApiError:
     if isinstance(error, EngineGoneError):
         return engine_gone()
     if isinstance(error, EngineFailedError):
-        return ApiError(500, "the engine failed on this request")
+        # What went wrong inside is for the log, but what the model computed is the caller's to know.
+        _, is_model, said = str(error).partition(f"{ModelOutputError.__name__}: ")
+        what = f": {said}" if is_model else ""
+        return ApiError(500, f"the engine failed on this request{what}")
     assert isinstance(error, ShuttingDownError)
     return busy(SHUTTING_DOWN, 5)

@@ -77,12 +77,12 @@ def probe(
 
 
 def merge(document: dict[str, Any], told: Mapping[str, Any]) -> None:
-    """Add what was told: lists get longer, objects get more fields, all else is replaced."""
+    """Add what was told: lists get longer, objects get fields or new ones, the rest is replaced."""
     for key, value in told.items():
         known = document.get(key)
         if isinstance(known, list) and isinstance(value, list):
             known.extend(value)
         elif isinstance(known, dict) and isinstance(value, dict):
-            merge(known, value)
+            known.update(value)
         else:
             document[key] = value
