@@ -186,7 +186,7 @@ def to_api_error(error: Exception) -> ApiError:
     if isinstance(error, EngineGoneError):
         return engine_gone()
     if isinstance(error, EngineFailedError):
-        # What went wrong inside is for the log, but what the model computed is the caller's to know.
+        # What went wrong inside is for the log; what the model computed is the caller's to know.
         _, is_model, said = str(error).partition(f"{ModelOutputError.__name__}: ")
         what = f": {said}" if is_model else ""
         return ApiError(500, f"the engine failed on this request{what}")
