@@ -23,6 +23,8 @@ from runtime.errors import BenchmarkError
 
 ENGINE = "engine"
 _ONE_BY_ONE, _BATCHES = "hf", "hf-batch"
+_CHOOSING = ("hf-continuous",)
+"""Whose first call on a GPU finds the fastest settings for the workload, and must see all of it."""
 
 
 @dataclass(slots=True)
@@ -166,7 +168,8 @@ def take_turns(
                 for worker in [stack.enter_context(Worker(setup, *together))]
                 for name in together
             }
-            _run_group(workers, workload, rounds, limits, scores, seen)
+            is_gpu = setup.device != "cpu"
+            _run_group(workers, workload, rounds, limits, scores, seen, is_gpu=is_gpu)
             if ENGINE in workers:
                 kv = workers[ENGINE].measure_kv(workload)
     return scores, kv
@@ -179,11 +182,13 @@ def _run_group(
     limits: Limits,
     scores: Mapping[str, Score],
     seen: Seen | None,
+    *,
+    is_gpu: bool,
 ) -> None:
     for name, worker in workers.items():
-        first = workload.first(1)
-        # First calls allocate and load code; a limit on outputs is one on them, too.
-        worker.run(name, first.cut(limits.trial_tokens), 1, limits.continuous_s)
+        if name not in _CHOOSING or not is_gpu:
+            # First calls allocate and load code; a limit on outputs is one on them, too.
+            worker.run(name, workload.first(1).cut(limits.trial_tokens), 1)
         if name == _BATCHES:
             _try_sizes(worker, workload, scores[name], limits)
     for number in range(rounds):

@@ -31,7 +31,10 @@ def main(request: Mapping[str, Any], tell: Tell) -> None:
     )
     tell(many=_held(engine, many))
     first = engine
-    for block_size in request["same_memory"]["block_sizes"]:
+    for number, block_size in enumerate(request["same_memory"]["block_sizes"]):
+        if number == 1:  # of all, the second block size is worth least
+            tell(long=_long(_again(first, request, request["long"]), request["long"]))
+            free()
         engine = _again(first, request, request["same_memory"], block_size=block_size)
         found = _held(engine, request["same_memory"])
         limits = engine.scheduler.config
@@ -42,7 +45,6 @@ def main(request: Mapping[str, Any], tell: Tell) -> None:
         tell(same_memory={str(block_size): found})
         del engine
         free()
-    tell(long=_long(_again(first, request, request["long"]), request["long"]))
 
 
 def _again(
