@@ -1,4 +1,4 @@
-"""What the engine's evidence on a GPU is made of; the stages themselves are rehearsed, not tested."""
+"""What the engine's evidence on a GPU is made of; the stages themselves are rehearsed."""
 
 from __future__ import annotations
 
