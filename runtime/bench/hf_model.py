@@ -52,7 +52,7 @@ class HfModel:
 def page_field() -> str:
     """Name of the page size in transformers' configuration of continuous batching.
 
-    5.18 calls `page_size` what was `block_size` before.
+    Newer releases call `page_size` what was `block_size` before.
     """
     from transformers import ContinuousBatchingConfig
 
