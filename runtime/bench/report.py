@@ -32,10 +32,10 @@ def summarise(workload: Workload, scores: Mapping[str, Score]) -> dict[str, Any]
     ours = _rate(workload, scores["engine"])
     figures: dict[str, Any] = {}
     for name, score in scores.items():
-        rate, read = _rate(workload, score), workload.num_prompt_tokens
-        served = score.num_output_tokens or workload.num_output_tokens
+        rate, served = _rate(workload, score), workload.num_output_tokens
+        read: int | None = workload.num_prompt_tokens
         if score.num_output_tokens is not None:
-            read = score.num_prompt_tokens
+            served, read = score.num_output_tokens, score.num_prompt_tokens
         figures[name] = {
             "seconds": score.seconds,
             "cpu_seconds": score.cpu_seconds,

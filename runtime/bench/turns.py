@@ -196,8 +196,9 @@ def _run_group(
             if number >= limits.rounds.get(name, rounds):
                 continue
             score = scores[name]
-            is_sampled = name == _ONE_BY_ONE and limits.sample is not None
-            part = workload.first(limits.sample) if is_sampled else workload
+            part = workload
+            if name == _ONE_BY_ONE and limits.sample is not None:
+                part = workload.first(limits.sample)
             size = score.batch_size or len(workload.prompts)
             _take(score, worker.run(name, part, size, limits.continuous_s), name)
             if seen is not None:
