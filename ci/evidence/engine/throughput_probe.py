@@ -39,7 +39,8 @@ def main(request: Mapping[str, Any], tell: Tell) -> None:
         prompt_tokens=workload.num_prompt_tokens,
         output_tokens=workload.num_output_tokens,
     )
-    names = ("engine", "hf-batch", "hf-continuous", "hf")
+    # What most may go wrong with comes last.
+    names = ("engine", "hf-batch", "hf", "hf-continuous")
     once = dict.fromkeys(names[1:], 1)
     known: dict[str, Score] = {}
 
