@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence.engine import child
 from evidence.engine.checked import plan
 from evidence.engine.child import merge
 from evidence.engine.shapes import FAMILIES
 from evidence.stages import GROUPS, STAGES
 
+from autotune.deadline import Deadline
 from runtime.cli import main
+
+
+@dataclass
+class Place:
+    """What a probe asks of a workplace."""
+
+    out: Path
+    deadline: Deadline
+    stage: str = "engine-latency"
+    budget_s: float = 11.0
+    kept: list[dict[str, Any]] = field(default_factory=list)
+
+    def keep(self, document: dict[str, Any]) -> None:
+        self.kept.append(json.loads(json.dumps(document)))
 
 
 def test_checks_cover_families_types_graphs_and_block_sizes() -> None:
@@ -61,3 +79,32 @@ def test_check_takes_a_block_size(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "--help"])
     assert "--block-size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("last", "key", "said"),
+    [
+        ("exec sleep 60", "stopped", "time was up"),
+        ("echo out of luck >&2; exit 3", "failed", "exit code 3: out of luck"),
+        ("true", None, None),
+    ],
+    ids=["stopped", "failed", "done"],
+)
+def test_a_probe_leaves_what_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, key: str | None, said: str
+) -> None:
+    program = tmp_path / "program"
+    lines = ('{"rows": [1]}', '{"rows": [2], "raw": [9]}')
+    said_lines = "".join(f"echo '{line}'\n" for line in lines)
+    program.write_text(f"#!/bin/sh\n{said_lines}{last}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(child.sys, "executable", str(program))
+    place = Place(tmp_path, Deadline(11.0))
+    found = child.probe(place, "latency", {}, {"model": "m"})  # type: ignore[arg-type]
+    assert found["rows"] == [1, 2]
+    assert [document["rows"] for document in place.kept] == [[1], [1, 2]]
+    assert "raw" not in found
+    assert '"raw":[9]' in (tmp_path / "engine-latency.raw").read_text()
+    assert set(found) == {"model", "rows", *filter(None, [key])}
+    if key is not None:
+        assert said in found[key]

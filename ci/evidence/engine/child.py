@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -38,20 +39,25 @@ def probe(
     """
     paths = [str(_CI), os.environ.get("PYTHONPATH", "")]
     log = RaceLog(place.out / f"{place.stage}.raw")
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "evidence.engine.probe", name, json.dumps(request)],
+    command = [sys.executable, "-m", "evidence.engine.probe", name, json.dumps(request)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            command,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env=environment,
             start_new_session=True,  # so that what it started ends with it
-        )
+        ) as process,
+    ):
         stopped = threading.Event()
 
         def stop() -> None:
             stopped.set()
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
         left_s = place.deadline.left_s
         clock = threading.Timer(max(1.0, (left_s or 3600.0) - _LAST_S), stop)
