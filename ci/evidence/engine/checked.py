@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,7 @@ def checked(place: Workplace) -> dict[str, Any]:
     document: dict[str, Any] = {"ops": ops, "checks": [], "left_out": []}
     if place.rehearsal:
         document["rehearsal"] = "torch's operations on a CPU: no kernel was checked"
+    one_at_a_time = threading.Lock()
     log = RaceLog(place.out / f"{place.stage}.raw")
     with tempfile.TemporaryDirectory() as folder:
         used = {family: FAMILIES[family] for family, _ in wanted}
@@ -67,13 +69,14 @@ def checked(place: Workplace) -> dict[str, Any]:
                 return
             extra = _REHEARSAL if place.rehearsal else ()
             found = _run(f"{folder}/{family}", ["--ops", ops, *words, *extra], left_s)
-            log.add({"check": name, **found})
-            if found["exit_code"] is None:
-                document["left_out"].append(name)
-            else:
-                document["checks"].append(_told(name, found))
-            print(f"{name}: {found['exit_code']}, {found['seconds']:.0f} s", flush=True)
-            place.keep(document)
+            with one_at_a_time:
+                log.add({"check": name, **found})
+                if found["exit_code"] is None:
+                    document["left_out"].append(name)
+                else:
+                    document["checks"].append(_told(name, found))
+                print(f"{name}: {found['exit_code']}, {found['seconds']:.0f} s", flush=True)
+                place.keep(document)
 
         at_once = max(1, min(6, place.jobs // _THREADS))
         with ThreadPoolExecutor(at_once) as pool:
