@@ -56,7 +56,7 @@ RANGE_CONSTRAINTS = (
         lambda variant, cut: variant == "split" or cut == "number",
     ),
     Constraint(
-        "chunks have a length, other ranges have none",
+        "cut=chunks and chunk_tokens go together",
         ("cut", "chunk_tokens"),
         lambda cut, tokens: (cut == "chunks") == (tokens > 0),
     ),

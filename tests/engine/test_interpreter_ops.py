@@ -132,6 +132,8 @@ def test_one_request_alone_in_one_order_of_sums(reference: GetReference, run: Ru
     rows = run(reference("llama3"), (1,), deterministic=True)["explanation"]["kernels"]
     assert {row["kernel"] for row in rows if "linear" in row["operation"]} == {"fused_mlp"}
     assert not [row for row in rows if row["kernel"] == "torch"]
+    (decode,) = [row for row in rows if row["kernel"] == "paged_attention_decode"]
+    assert (decode["config"]["cut"], decode["tier"]) == ("chunks", "default")
 
 
 def test_preempted(reference: GetReference, run: Run) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from own_folders import Folders
-from record_cases import make_report
+from record_cases import make_report, make_selection
 
 from autotune.arch import lookup
 from autotune.cell import Cell
@@ -15,9 +15,10 @@ from autotune.kernels import load_kernel
 from autotune.kernels.context_ranges import Ranges, ranges_of
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.paths import templates_dir
-from autotune.records import Evaluation, Status
+from autotune.records import Environment, Evaluation, Status
 from autotune.registry import Tier, TunedKernels
 from autotune.render import TemplateFolder
+from autotune.results import CellResult, ResultsStore
 from autotune.select import select
 from autotune.space import Config
 from runtime.kernel_set import KernelSet
@@ -31,6 +32,8 @@ CELL = DecodeProblem()
 SPACE = SPEC.space(CELL, ARCH)
 USUAL = SPEC.default_config(CELL.at(num_seqs=1), ARCH)
 CHUNKS = SPACE.steadied(USUAL)
+LIMITS = StepLimits(256, 8192, 32768, 500_000)
+LLAMA = AttentionSpec(num_heads=32, num_kv_heads=8, head_dim=128, scale=128**-0.5)
 
 
 def test_an_ordinary_search_knows_nothing_of_chunks() -> None:
@@ -61,8 +64,8 @@ def test_a_search_for_one_order_of_sums_does() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"chunk_tokens": 0}, "have a length"),
-        ({"cut": "number"}, "have none"),
+        ({"chunk_tokens": 0}, "go together"),
+        ({"cut": "number"}, "go together"),
         ({"num_splits": 8}, "few programs"),
         ({"variant": "unsplit", "num_splits": 1}, "only the split variant|few programs"),
     ],
@@ -133,16 +136,31 @@ def test_selections_of_one_order_may_be_chunks() -> None:
     assert math.prod(gains) > 1
 
 
+def test_an_engine_takes_the_chunks_of_a_results_file(folders: Folders) -> None:
+    config = CHUNKS.replace(chunk_tokens=1024)
+    order = SPEC.reduction_order(CELL, config, ARCH)
+    selections = tuple(
+        make_selection(point, "h100", config=config, reports=()) for point in SPEC.points(CELL)[::5]
+    )
+    found = {"reduction_order": dict(order)}
+    cell = CellResult(CELL.exact_axes(), "0" * 16, Environment("3.7.1", "ptxas"), found, selections)
+    ResultsStore(folders.results).merge("h100", SPEC.name, [cell])
+    tuned = TunedKernels.load("h100", folders.results)
+    assert tuned.refused == []
+    table = KernelSet(tuned, "bf16", LIMITS, deterministic=True).decode(LLAMA, 16)
+    assert isinstance(table, KernelTable)
+    (entry,) = table.entries
+    assert (entry.tier, entry.config) == (Tier.PREDICTED, config)
+
+
 def test_without_results_one_default_serves_all_sizes(folders: Folders) -> None:
     tuned = TunedKernels.load("h100", folders.results)
-    limits = StepLimits(256, 8192, 32768, 500_000)
-    spec = AttentionSpec(num_heads=32, num_kv_heads=8, head_dim=128, scale=128**-0.5)
-    table = KernelSet(tuned, "bf16", limits, deterministic=True).decode(spec, 16)
+    table = KernelSet(tuned, "bf16", LIMITS, deterministic=True).decode(LLAMA, 16)
     assert isinstance(table, KernelTable)
     (entry,) = table.entries
     assert entry.tier is Tier.DEFAULT
     assert entry.config["cut"] == "chunks"
     assert SPACE.why_illegal(entry.config) is None
-    free = KernelSet(tuned, "bf16", limits).decode(spec, 16)
+    free = KernelSet(tuned, "bf16", LIMITS).decode(LLAMA, 16)
     assert isinstance(free, KernelTable)
     assert all("cut" not in entry.config for entry in free.entries)
