@@ -135,6 +135,16 @@ class Problem:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `k=v,k=v`; an empty text gives all defaults. Errors as in `from_axes`."""
+        return cls.from_axes(cls.read_axes(text))
+
+    @classmethod
+    def read_axes(cls, text: str) -> dict[str, AxisValue]:
+        """The axes that `k=v,k=v` names.
+
+        Raises:
+            UnknownChoiceError: a name is not an axis of this kernel.
+            UsageError: a value has the wrong type, or the text another form.
+        """
         values: dict[str, AxisValue] = {}
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             name, separator, raw = part.partition("=")
@@ -145,7 +155,7 @@ class Problem:
             if name in values:
                 raise UsageError(f"{name} is given twice")
             values[name] = _read(name, raw, getattr(cls, name))
-        return cls.from_axes(values)
+        return values
 
 
 def _read(name: str, raw: str, default: AxisValue) -> AxisValue:

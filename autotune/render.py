@@ -18,6 +18,7 @@ import jinja2.meta
 from autotune.errors import RenderError
 from autotune.files import write_atomically
 from autotune.interpreted import hasten
+from autotune.interpreted_bf16 import teach_bf16
 from autotune.kernels.spec import KernelSpec
 from autotune.problem import Problem
 from autotune.space import Config
@@ -157,4 +158,5 @@ def import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise RenderError(f"{path}: the rendered module does not import: {error!r}") from error
     hasten()
+    teach_bf16()
     return module

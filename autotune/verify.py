@@ -57,6 +57,27 @@ def in_dtypes(problems: Sequence[Problem], dtypes: Sequence[str]) -> list[Proble
     )
 
 
+def small_problems(spec: KernelSpec[Any], text: str, dtypes: Sequence[str]) -> list[Problem]:
+    """The problem that `k=v,k=v` names, in each of these types unless it names one.
+
+    What it does not name is as in a hard problem that agrees with it on most axes, and of these in
+    the one with most to calculate: small enough for the interpreter, where the usual sizes are not.
+
+    Raises:
+        UnknownChoiceError: a name is not an axis of the kernel, or a value is not a choice.
+        UsageError: a value has the wrong type, or the text another form.
+    """
+    named = spec.problem_type.read_axes(text)
+
+    def likeness(problem: Problem) -> tuple[int, float]:
+        axes = {**problem.exact_axes(), **problem.nearest_axes()}
+        return sum(axes[name] == value for name, value in named.items()), spec.flops(problem)
+
+    like = max(spec.hard_problems(), key=likeness)
+    axes = {**like.exact_axes(), **like.nearest_axes(), **named}
+    return in_dtypes([spec.problem_type.from_axes(axes)], () if "dtype" in named else dtypes)
+
+
 def cases(
     specs: Sequence[KernelSpec[Any]],
     arch: GpuArch,

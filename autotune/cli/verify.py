@@ -23,10 +23,10 @@ from autotune.problem import Problem
 from autotune.progress import choose_reporter
 from autotune.records import Status
 from autotune.render import TemplateFolder
-from autotune.verify import Verdict, cases, in_dtypes, verify
+from autotune.verify import Verdict, cases, in_dtypes, small_problems, verify
 
 GPU_DTYPES = ("bf16", "fp16")
-"""What a GPU is for; the interpreter cannot do the first."""
+"""What a GPU is for."""
 
 EXAMPLES = """examples:
   autotune verify                                   every kernel, in Triton's interpreter
@@ -41,12 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel", action="append", help=f"kernel, repeatable: {', '.join(KERNELS)}"
     )
-    parser.add_argument("--problem", help="axis=value,...: this problem instead of the hard list")
+    parser.add_argument(
+        "--problem",
+        help="axis=value,...: this problem instead of the hard list; other axes as in one like it",
+    )
     parser.add_argument(
         "--dtype",
         action="append",
         choices=FLOAT_DTYPES,
-        help="the hard list in this type, repeatable (default: as it is; on a GPU bf16 and fp16)",
+        help="repeatable (default: the hard list as it is, a --problem in all types; on a GPU both "
+        "in bf16 and fp16)",
     )
     parser.add_argument("--backend", choices=("interpreter", "gpu"), default="interpreter")
     parser.add_argument("--gpu", default="a100", help="whose space to draw from (default a100)")
@@ -81,7 +85,7 @@ def handle(options: argparse.Namespace) -> int:
 
     def problems(spec: KernelSpec[Any]) -> Sequence[Problem]:
         if options.problem is not None:
-            return [spec.problem_type.parse(options.problem)]
+            return small_problems(spec, options.problem, dtypes or FLOAT_DTYPES)
         return in_dtypes(spec.hard_problems(), dtypes)
 
     # Listing what is legal takes seconds for some kernels, so it is done on the way; where few

@@ -88,7 +88,7 @@ def hard_problems() -> list[FusedMlpProblem]:
         (True, 1, 72, 256),
     ]
     found = []
-    for dtype, count in (("fp16", 8), ("fp32", 4)):
+    for dtype, count in (("fp16", 8), ("bf16", 4), ("fp32", 4)):
         for activation, m, n, k in gate_up[: count + 1]:
             found.append(FusedMlpProblem(dtype, "gate_up", activation, False, n, k, m))
         for residual, m, n, k in down[:count]:

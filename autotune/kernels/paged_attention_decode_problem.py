@@ -38,8 +38,8 @@ class DecodeProblem(PagedAttentionProblem):
 
 def hard_problems() -> list[DecodeProblem]:
     """Every block size, odd groups and head dims, windows, caps; lengths are made ragged."""
-    fp16 = DecodeProblem(dtype="fp16", num_kv_heads=2, num_seqs=5, context_len=150)
-    fp32 = fp16.at(context_len=83)
+    long = DecodeProblem(dtype="fp16", num_kv_heads=2, num_seqs=5, context_len=150)
+    short = long.at(context_len=83)
     few: dict[str, AxisValue] = {"num_seqs": 4, "context_len": 75}
     shapes: list[dict[str, AxisValue]] = [
         {"group": 1, "head_dim": 64, "block_size": 16},
@@ -67,8 +67,9 @@ def hard_problems() -> list[DecodeProblem]:
     return [
         type(base).from_axes(base.exact_axes() | base.nearest_axes() | shape | {"dtype": dtype})
         for dtype, base, chosen in (
-            ("fp16", fp16, shapes + [few | variant for variant in variants]),
-            ("fp32", fp32, shapes + [few | variant for variant in variants[1::2]]),
+            ("fp16", long, shapes + [few | variant for variant in variants]),
+            ("bf16", short, shapes[1::2] + [few | variant for variant in variants[::2]]),
+            ("fp32", short, shapes + [few | variant for variant in variants[1::2]]),
         )
         for shape in chosen
     ]

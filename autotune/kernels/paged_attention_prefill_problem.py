@@ -80,7 +80,7 @@ def hard_problems() -> list[PrefillProblem]:
     ]  # fmt: skip
     return [
         PrefillProblem.from_axes(sizes | shape | {"dtype": dtype})
-        for dtype, chosen in (("fp16", shapes), ("fp32", shapes[1::2]))
+        for dtype, chosen in (("fp16", shapes), ("bf16", shapes[::2]), ("fp32", shapes[1::2]))
         for shape in chosen
     ]
 

@@ -124,7 +124,7 @@ class QuantizePerToken:
         sizes = ((0, 64), (1, 1), (3, 33), (17, 80), (5, 129), (2, 1500), (4, 96))
         return [
             QuantizeProblem(dtype, codes, columns, rows)
-            for dtype in ("fp16", "fp32")
+            for dtype in ("fp16", "bf16", "fp32")
             for codes in CODES
             for rows, columns in sizes
         ]

@@ -165,7 +165,7 @@ class RmsNorm:
         )
         return [
             RmsNormProblem(dtype, columns, residual, wide, codes, count)
-            for dtype in ("fp16", "fp32")
+            for dtype in ("fp16", "bf16", "fp32")
             for count, columns, residual, wide, codes in rows
         ]
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from runtime import interpreter
-from runtime.errors import InvalidParameterError
 from runtime.gpu import named_gpu
-from runtime.ops.limits import StepLimits
 from runtime.ops.request import OpsRequest
 from runtime.ops.triton_kernels import load_kernels
 from runtime.ops.triton_ops import TritonOps
@@ -23,17 +21,7 @@ _NUM_SMS = 4
 
 
 class InterpreterOps(TritonOps):
-    """Takes fp32 and fp16: the interpreter adds bf16 numbers up wrongly."""
-
-    def auto_dtype(self, checkpoint: str) -> str:
-        """Take the checkpoint's, or fp32 for bf16, which holds every bf16 number."""
-        return "fp32" if checkpoint == "bf16" else checkpoint
-
-    def resolve(self, dtype: str, kv_dtype: str, block_size: int, limits: StepLimits) -> None:
-        """Choose kernels for the model's layers."""
-        if dtype == "bf16":
-            raise InvalidParameterError("dtype", dtype, "fp32 or fp16 in Triton's interpreter")
-        super().resolve(dtype, kv_dtype, block_size, limits)
+    """The GPU's operations as they are."""
 
 
 def make(request: OpsRequest) -> InterpreterOps:

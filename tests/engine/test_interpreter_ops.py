@@ -1,4 +1,4 @@
-"""The Triton kernels that ship, inside the engine: the same tokens as Hugging Face, in fp32."""
+"""The Triton kernels that ship, inside the engine: Hugging Face's tokens, in fp32; and in bf16."""
 
 from __future__ import annotations
 
@@ -258,8 +258,9 @@ for attempt in (interpreter.choose, interpreter.require):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_check_command_runs_on_the_interpreter(reference: GetReference) -> None:
-    words = ["--ops", "interpreter", "--prompts", "1", "--max-tokens", "2", "--json"]
+def test_the_check_command_runs_on_the_interpreter_in_bf16(reference: GetReference) -> None:
+    words = ["--ops", "interpreter", "--dtype", "bf16"]
+    words += ["--prompts", "2", "--max-tokens", "6", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "runtime", "check", str(reference("llama3").folder), *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

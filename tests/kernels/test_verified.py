@@ -18,7 +18,7 @@ from autotune.verify import Case, cases, verify_in
 
 SEED = 1
 """Not the command's default: together they see more configurations."""
-DTYPES = ("fp16", "fp32")
+DTYPES = ("bf16", "fp16", "fp32")
 PROBLEMS = {
     f"{kernel}-{problem.label()}": problem
     for kernel in KERNELS
@@ -68,7 +68,7 @@ def test_many_more_ranges_than_tokens(interpreter: WorkerPool, dtype: str) -> No
     assert faults(interpreter, [Case(spec, problem, config) for config in configs]) == []
 
 
-def test_every_kernel_has_hard_problems_in_both_types() -> None:
+def test_every_kernel_has_hard_problems_in_all_types() -> None:
     for kernel in KERNELS:
         own = [p.exact_axes()["dtype"] for p in PROBLEMS.values() if p.kernel == kernel]
         # Each gives its default and another configuration.
