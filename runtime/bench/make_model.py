@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 MODEL_SHAPES: Mapping[str, Mapping[str, Any]] = {
     "llama-125m": {
+        "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": 32_000,
         "hidden_size": 768,
@@ -18,6 +20,7 @@ MODEL_SHAPES: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 4096,
     },
     "llama-2m-32k": {
+        "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": 2048,
         "hidden_size": 128,
@@ -28,6 +31,7 @@ MODEL_SHAPES: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 40_960,
     },
     "llama-3.1-8b": {
+        "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": 128_256,
         "hidden_size": 4096,
@@ -39,6 +43,7 @@ MODEL_SHAPES: Mapping[str, Mapping[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
     },
     "qwen3-0.6b": {
+        "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
         "vocab_size": 151_936,
         "hidden_size": 1024,
@@ -65,21 +70,20 @@ def make_model(
         shape: a name of `MODEL_SHAPES`, or such fields.
         folder: to write.
         seed: of the weights.
-        is_dummy: write config.json alone, for `--load-format dummy`.
+        is_dummy: write config.json alone, for `--load-format dummy`; imports nothing.
     """
+    fields = dict(MODEL_SHAPES[shape] if isinstance(shape, str) else shape)
+    if is_dummy:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**fields, "dtype": "bfloat16"}, indent=1)
+        (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
+        return
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    fields = dict(MODEL_SHAPES[shape] if isinstance(shape, str) else shape)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    if is_dummy:
-        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
-        config.dtype = torch.bfloat16
-        config.save_pretrained(folder)
-        return
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(torch.bfloat16)
     model.save_pretrained(folder)

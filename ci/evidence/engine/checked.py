@@ -59,7 +59,7 @@ def checked(place: Workplace) -> dict[str, Any]:
     log = RaceLog(place.out / f"{place.stage}.raw")
     with tempfile.TemporaryDirectory() as folder:
         used = {family: FAMILIES[family] for family, _ in wanted}
-        failed = make(Path(folder), used, is_dummy=False)
+        failed = make(Path(folder), used)
         if failed is not None:
             return {"failed": failed}
 

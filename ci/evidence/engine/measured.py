@@ -9,8 +9,10 @@ from typing import Any
 
 from evidence.engine import scale
 from evidence.engine.child import probe
-from evidence.engine.shapes import LARGE, SMALL, make
+from evidence.engine.shapes import LARGE, SMALL
 from evidence.workplace import Workplace
+
+from runtime.bench.make_model import make_model
 
 _GOALS = {"hf": 24.0, "hf-batch": 8.0, "hf-continuous": 2.0}
 """Times the contender's throughput that the engine is to reach."""
@@ -91,16 +93,14 @@ def _throughput(place: Workplace, model: str) -> dict[str, Any]:
 
 def _probe(place: Workplace, name: str, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """Run a probe on a model of random weights, of which there is a config.json alone."""
-    shapes = scale.models(place, model)
-    document: dict[str, Any] = {"model": shapes[model], "request": dict(request)}
+    shape = scale.shape(place, model)
+    document: dict[str, Any] = {"model": shape, "request": dict(request)}
     if place.rehearsal:
-        document["rehearsal"] = f"{shapes[model]} on a CPU for {model}: no figure is a GPU's"
+        document["rehearsal"] = f"{shape} on a CPU for {model}: no figure is a GPU's"
         print(f"REHEARSAL: {document['rehearsal']}")
     with tempfile.TemporaryDirectory() as folder:
-        failed = make(Path(folder), shapes, is_dummy=True)
-        if failed is not None:
-            return document | {"failed": failed}
-        return probe(place, name, {**request, "folder": f"{folder}/{model}"}, document)
+        make_model(shape, Path(folder), is_dummy=True)
+        return probe(place, name, {**request, "folder": folder}, document)
 
 
 STAGES: Mapping[str, Callable[[Workplace], dict[str, Any]]] = {

@@ -12,9 +12,9 @@ _GIB = 1 << 30
 _LONG = 131_072
 
 
-def models(place: Workplace, *names: str) -> dict[str, str]:
-    """Names of the models' folders -> shapes."""
-    return {name: REHEARSAL if place.rehearsal else name for name in names}
+def shape(place: Workplace, model: str) -> str:
+    """What stands for a model."""
+    return REHEARSAL if place.rehearsal else model
 
 
 def latency(place: Workplace) -> dict[str, Any]:

@@ -57,20 +57,17 @@ _MAKE = """
 import json, pathlib, sys
 from runtime.bench.make_model import make_model
 for name, shape in json.loads(sys.argv[2]).items():
-    make_model(shape, pathlib.Path(sys.argv[1]) / name, is_dummy=sys.argv[3] == "dummy")
+    make_model(shape, pathlib.Path(sys.argv[1]) / name)
 """
 
 
-def make(folder: Path, shapes: Mapping[str, Any], *, is_dummy: bool) -> str | None:
-    """Write models below a folder, in a process of their own; returns what went wrong, or None.
+def make(folder: Path, shapes: Mapping[str, Any]) -> str | None:
+    """Write whole models below a folder, in a process of their own; returns what went wrong.
 
     Args:
         folder: to write to; each model gets a folder of its name in it.
         shapes: name -> a name of `MODEL_SHAPES`, or fields.
-        is_dummy: config.json alone.
     """
-    words = [str(folder), json.dumps(dict(shapes)), "dummy" if is_dummy else "whole"]
-    done = subprocess.run(
-        [sys.executable, "-c", _MAKE, *words], check=False, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", _MAKE, str(folder), json.dumps(dict(shapes))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     return None if done.returncode == 0 else f"no model could be made: {done.stderr[-500:]}"
