@@ -47,7 +47,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "olmo2": {
         **_TINY, "model_type": "olmo2", "hidden_size": 1024, "intermediate_size": 2048,
         "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2,
-        "pad_token_id": 0,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     },
 }  # fmt: skip
 """Head sizes and query heads per KV head as in released models; the last runs over transformers'
