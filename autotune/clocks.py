@@ -44,6 +44,20 @@ class ClockReading:
         return dataclasses.asdict(self)
 
 
+class SeldomRead:
+    """Clocks of which only every so many looks are taken: a look may take longer than a sample."""
+
+    def __init__(self, clocks: Clocks, every: int) -> None:
+        self._clocks = clocks
+        self._every = every
+        self._asked = 0
+
+    def read(self) -> ClockReading | None:
+        """State now on the first of `every` calls, None on the others."""
+        self._asked += 1
+        return self._clocks.read() if self._asked % self._every == 1 else None
+
+
 class Clocks(Protocol):
     """Something that can be looked at between samples."""
 

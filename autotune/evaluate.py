@@ -16,6 +16,7 @@ from typing import Any
 
 from autotune.arch import lookup
 from autotune.canary import canaries, ceilings
+from autotune.clocks import SeldomRead
 from autotune.compiler.cross import cross_compile
 from autotune.compiler.facts import report
 from autotune.correctness import Checker, check, complaint
@@ -40,6 +41,8 @@ Answer = dict[str, Any]
 
 _PEER_SLACK = 4.0
 """Peers round weights or probabilities where our kernels do not."""
+_SWEEP_READS = 25
+"""Rounds of a sweep to one look at the clocks: as many as a candidate has, about."""
 _LIBRARY_SLACK = 2.0
 """Routines that an engine may run round once more than our kernels: what a product's type holds."""
 
@@ -140,7 +143,9 @@ def sweep_candidates(request: Mapping[str, Any]) -> Answer:
     hard = bench.spec.problem_type.from_axes(request["check_problem"])
     checker = Checker(bench.spec, hard, request["seed"], request["device"])
     rows: list[Answer] = []
-    with clocks_of(request["nvml_index"]) as clocks:
+    failed = False
+    with clocks_of(request["nvml_index"]) as all_clocks:
+        clocks = SeldomRead(all_clocks, _SWEEP_READS)
         for path in request["paths"]:
             try:
                 wrong = checker.wrong(import_file(Path(path)))
@@ -154,9 +159,21 @@ def sweep_candidates(request: Mapping[str, Any]) -> Answer:
                 rows.append(_row(Status.WRONG_RESULT, error))
             except Exception as error:  # of one candidate
                 rows.append(_row(Status.LAUNCH_ERROR, error))
-                break  # the context may be poisoned: what is left is asked for again
-    failed = rows[-1]["status"] is Status.LAUNCH_ERROR
+                if not _is_alive(request["device"]):
+                    failed = True
+                    break  # the context is lost: what is left is asked for again
     return {"status": Status.OK, "failed": failed, "rows": rows, **bench.facts()}
+
+
+def _is_alive(device: str) -> bool:
+    """Whether the device's context still works after a failed launch (it was merely refused)."""
+    import torch
+
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _row(status: Status, error: Exception) -> Answer:

@@ -126,7 +126,7 @@ class Gpu:
             "paths": [self._path(cell, config) for config in configs],
             "configs": [dict(config) for config in configs],
         }
-        timeout_s = policy.check_timeout_s + 2.0 * len(configs)
+        timeout_s = policy.check_timeout_s / 2 + 0.5 * len(configs)
         reply = self._ask(self._pool, request, timeout_s)
         if reply.outcome is Outcome.ANSWERED and reply.answer["status"] == Status.OK:
             rows = [

@@ -35,6 +35,8 @@ class RecordedSpace:
     statuses: tuple[Status, ...]
     origin: str = ""
     """Who recorded it, and under which licence."""
+    complete: bool = True
+    """False where time ran out: then the configurations are a sample of the space."""
 
     def __post_init__(self) -> None:
         assert len(self.configs) == len(self.times_us) == len(self.statuses)

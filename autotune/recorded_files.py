@@ -70,6 +70,7 @@ def to_document(space: RecordedSpace) -> dict[str, Any]:
         "kernel": space.kernel,
         "problem": dict(space.problem),
         "origin": space.origin,
+        **({} if space.complete else {"complete": False}),
         "knobs": [
             {"name": knob.name, "values": list(knob.values), "ordered": knob.ordered}
             for knob in space.knobs
@@ -148,7 +149,15 @@ def _from_document(document: Mapping[str, Any], stem: str, source: str) -> Recor
         times_us=tuple(None if time is None else float(time) for time in times),
         statuses=tuple(Status(names[kind]) for kind in kinds),
         origin=text(document, "origin", source),
+        complete=_is_complete(document, source),
     )
+
+
+def _is_complete(document: Mapping[str, Any], source: str) -> bool:
+    said = document.get("complete", True)
+    if not isinstance(said, bool):
+        raise CorruptResultError(f"{source}: complete is {said!r:.40}; true or false is expected")
+    return said
 
 
 def _knob(entry: object, source: str) -> Knob:

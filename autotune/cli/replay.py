@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from autotune.cli.output import print_json, print_table
+from autotune.cli.replay_model import EXAMPLES as MODEL_EXAMPLES
+from autotune.cli.replay_model import add_model_arguments, handle_model
 from autotune.cli.replay_winners import EXAMPLES as WINNERS_EXAMPLES
 from autotune.cli.replay_winners import add_winners_arguments, handle_winners
 from autotune.cli.types import positive_int
@@ -24,6 +26,8 @@ EXAMPLES = f"""examples:
   autotune replay t4_results.json.gz --convert gemm.space.json.gz
 
 Every configuration that is asked for counts as one evaluation, also one that fails.
+
+{MODEL_EXAMPLES}
 
 {WINNERS_EXAMPLES}"""
 
@@ -58,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convert", type=Path, metavar="FILE", help="write the one SPACE in our format, and stop"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model_arguments(parser)
     add_winners_arguments(parser)
 
 
@@ -67,6 +72,8 @@ def handle(options: argparse.Namespace) -> int:
         return handle_winners(options)
     if not options.spaces:
         raise UsageError("name a recorded SPACE to replay, or --winners FOLDER")
+    if options.model:
+        return handle_model(options)
     samplers = list(dict.fromkeys(options.sampler or (DEFAULT_SAMPLER, "random")))
     for name in samplers:
         if name not in SAMPLERS:

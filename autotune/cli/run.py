@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotune.arch import GpuArch
+from autotune.binary_facts import write_facts
 from autotune.build import Builder
 from autotune.cli.cells import (
     add_cell_arguments,
@@ -220,9 +221,12 @@ def _afterwards(
         standings += compare_with_peers(cell, tuned.result.selections, device, peers)
         if options.record is not None:
             share = deadline.share(len(done) - number)
-            spaces = record(cell, builder, device, share, options.seed)
-            recorded += write_spaces(spaces, options.record)
-            reporter.line(f"[{number + 1}/{len(done)}] {cell.spec.name}: recorded {len(spaces)}")
+            found = record(cell, builder, device, share, options.seed)
+            recorded += write_spaces(found.spaces, options.record)
+            recorded.append(write_facts(found.facts, options.record))
+            reporter.line(
+                f"[{number + 1}/{len(done)}] {cell.spec.name}: recorded {len(found.spaces)}"
+            )
     return standings, recorded
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -146,14 +146,32 @@ def _fit_rows(
 
 
 def _fit_row(packs: Sequence[_Pack], base: Coefficients, freedom: float) -> Coefficients:
+    def loss(row: Coefficients) -> float:
+        return sum(_loss(pack, row) for pack in packs) / len(packs)
+
+    return ridge_fit(loss, base, freedom, _HELD.get(packs[0].kind, ()))
+
+
+def ridge_fit(
+    data_loss: Callable[[Coefficients], float],
+    base: Coefficients,
+    freedom: float,
+    held: Collection[str] = (),
+) -> Coefficients:
+    """Constants of least loss, held to `base` by a ridge on their logarithms.
+
+    Args:
+        data_loss: what the data say of a row.
+        base: where the search begins, and what it is held to.
+        freedom: factor on how far each may go.
+        held: constants that may go a fifth as far.
+    """
     start = _encode(base)
-    held = _HELD.get(packs[0].kind, ())
     widths = np.array([_WIDTHS[n] * (0.2 if n in held else 1.0) for n in _NAMES]) * freedom
 
     def loss(x: Array) -> float:
-        row = _decode(x)
-        data = sum(_loss(pack, row) for pack in packs) / len(packs)
-        return data + _RIDGE * float((((x - start) / widths) ** 2).sum())
+        ridge = float((((x - start) / widths) ** 2).sum())
+        return data_loss(_decode(x)) + _RIDGE * ridge
 
     bounds = [
         BOUNDS[name] if name.endswith("exponent") else tuple(np.log(BOUNDS[name]))

@@ -44,7 +44,7 @@ def spilled(config: Config) -> Evaluation:
 def test_every_legal_configuration_is_there_with_its_time_or_its_failure(tmp_path: Path) -> None:
     cell = Cell(ToyKernel(), lookup("h200"), ToyProblem())
     builder = FakeBuilder(cell.arch, write_templates(tmp_path / "templates"), spilled)
-    spaces = record(cell, builder, Sweeper(), Deadline(None))
+    spaces = record(cell, builder, Sweeper(), Deadline(None)).spaces
     paths = write_spaces(spaces, tmp_path / "spaces")
     assert len(set(paths)) == len(cell.points) == 2
     for path, point in zip(paths, cell.points, strict=True):
@@ -65,7 +65,7 @@ def test_every_legal_configuration_is_there_with_its_time_or_its_failure(tmp_pat
 def test_what_is_cut_short_is_a_sample_with_the_defaults(tmp_path: Path) -> None:
     cell = Cell(ToyKernel(), lookup("h200"), ToyProblem())
     builder = FakeBuilder(cell.arch, write_templates(tmp_path / "templates"))
-    spaces = record(cell, builder, Sweeper(), Deadline(0.0), seed=3)
+    spaces = record(cell, builder, Sweeper(), Deadline(0.0), seed=3).spaces
     for space in spaces:
         assert "a sample of 32 of 54 binaries, seed 3" in space.origin
         assert len({cell.space.binary_of(config) for config in space.configs}) == 32
