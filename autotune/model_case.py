@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,8 @@ class ModelCase:
     kernel: str
     cell: str
     """Kernel, GPU and exact axes: spaces of one cell differ in sizes."""
+    exact: Mapping[str, Any]
+    """Exact axes that are not at their defaults, or that labels always name."""
     point: str
     """Sizes, as text."""
     arch: GpuArch
@@ -77,7 +81,13 @@ def make_model_case(space: RecordedSpace, facts: BinaryFacts | None) -> ModelCas
         known = ", ".join(KERNELS)
         raise UsageError(f"{space.name}: the cost model knows {known}, not {space.kernel!r}")
     spec, arch = load_kernel(space.kernel), lookup(space.gpu)
-    problem = spec.problem_type.from_axes(space.problem)
+    usual = {**spec.problem_type().exact_axes(), **spec.problem_type().nearest_axes()}
+    problem = spec.problem_type.from_axes(
+        {  # a recording holds no fractions: they are written as text
+            name: float(value) if isinstance(usual.get(name), float) else value
+            for name, value in space.problem.items()
+        }
+    )
     legal = spec.space(problem, arch)
     times: list[float] = []
     candidates: list[Candidate] = []
@@ -101,6 +111,7 @@ def make_model_case(space: RecordedSpace, facts: BinaryFacts | None) -> ModelCas
         name=space.name,
         kernel=space.kernel,
         cell=f"{space.kernel}/{space.gpu}/{problem.label('exact')}",
+        exact=problem.named_axes(),
         point=problem.label("nearest"),
         arch=arch,
         times_us=np.array(times),

@@ -12,7 +12,8 @@ from autotune.model_fit import predict_unseen
 from autotune.model_score import PICKS, ModelScore, ModelSummary, score, summarise
 from autotune.tiles import Array
 
-SHIPPED, ESTIMATED, FITTED = "shipped", "shipped, estimated facts", "fitted to other sizes"
+SHIPPED, ESTIMATED, FITTED = "shipped", "estimates", "refitted"
+"""The table with the compiler's facts; with estimated ones; fitted to the other sizes."""
 GOALS = {1: 0.95, 8: 0.99}
 """Fraction of the optimum that a pick without measuring, and the best of eight, are to reach."""
 COLUMNS = (
@@ -60,6 +61,7 @@ def document(judged: Sequence[Judged]) -> dict[str, Any]:
             {
                 "space": one.case.name,
                 "kernel": one.case.kernel,
+                "exact": dict(one.case.exact),
                 "gpu": one.case.arch.name,
                 "point": one.case.point,
                 "complete": one.case.complete,
@@ -91,9 +93,10 @@ def document(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def rows(judged: Sequence[Judged]) -> list[tuple[str, ...]]:
     """One row per space and model, then means; as `COLUMNS` names them."""
+    labels = _labels([one.case for one in judged])
     found = [
         (
-            one.case.kernel,
+            labels[one.case.cell],
             one.case.point + ("" if one.case.complete else " (sample)"),
             one.model,
             str(one.score.candidates),
@@ -133,19 +136,32 @@ def markdown(judged: Sequence[Judged]) -> str:
     goals = " and ".join(f"{goal:.0%} of the optimum with {k}" for k, goal in GOALS.items())
     return (
         "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        + "\n\nRegret@k: how much slower than the optimum the best of the model's first k is. "
-        "First pick, best of 8: the optimum's time over theirs; means are geometric. Blind pick: "
+        + "\n\nModels: shipped, with the compiler's facts; on estimated facts; refitted to the "
+        "other sizes of each cell. Regret@k: how much slower than the optimum the best of the "
+        "model's first k is. First pick, best of 8: the optimum's time over theirs; means are "
+        "geometric. Blind pick: "
         f"the same for the median configuration. Goals: {goals}.\n"
     )
 
 
 def _means(judged: Sequence[Judged]) -> Mapping[tuple[str, str], ModelSummary]:
+    labels = _labels([one.case for one in judged])
     groups: dict[tuple[str, str], list[ModelScore]] = {}
-    for kernel in (*dict.fromkeys(one.case.kernel for one in judged), "all"):
+    for kernel in (*dict.fromkeys(labels.values()), "all"):
         for one in judged:
-            if kernel in (one.case.kernel, "all"):
+            if kernel in (labels[one.case.cell], "all"):
                 groups.setdefault((kernel, one.model), []).append(one.score)
     return {name: summarise(scores) for name, scores in groups.items()}
+
+
+def _labels(cases: Sequence[ModelCase]) -> dict[str, str]:
+    """Cell → kernel, and the axes in which the cells of that kernel differ."""
+    labels = {}
+    for case in cases:
+        kin = [dict(other.exact) for other in cases if other.kernel == case.kernel]
+        odd = [f"{k}={v}" for k, v in case.exact.items() if any(o.get(k) != v for o in kin)]
+        labels[case.cell] = " ".join((case.kernel, *odd))
+    return labels
 
 
 def _percent(value: float | None) -> str:

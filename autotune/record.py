@@ -89,7 +89,9 @@ def record(
     groups = _groups(cell, grid or {})
     rows: dict[Problem, dict[Config, Row]] = {point: {} for point in cell.points}
     order = _order(cell, list(groups), seed)
-    chunks = [order[at : at + chunk_size] for at in range(0, len(order), chunk_size)]
+    first = min(_CHUNK, chunk_size)  # small, for nothing is timed while it is compiled
+    chunks = [order[:first]]
+    chunks += [order[at : at + chunk_size] for at in range(first, len(order), chunk_size)]
     duplicates = DuplicateFinder()
     reports: dict[Config, tuple[CompileReport, ...]] = {}
 

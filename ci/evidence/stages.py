@@ -8,6 +8,8 @@ from typing import Any
 from evidence.ab import structural_ideas
 from evidence.engine.checked import checked
 from evidence.engine.measured import STAGES as MEASURED
+from evidence.model import model
+from evidence.sanitize import sanitize
 from evidence.spaces import spaces
 from evidence.verified import verified
 from evidence.winners import winners
@@ -28,7 +30,9 @@ def ceilings(place: Workplace) -> dict[str, Any]:
 STAGES: dict[str, Callable[[Workplace], dict[str, Any]]] = {
     "ceilings": ceilings,
     "verify": verified,
+    "sanitize": sanitize,
     "spaces": spaces,
+    "model": model,
     "winners": winners,
     "ab": structural_ideas,
     "engine-check": checked,

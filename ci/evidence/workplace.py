@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from autotune.errors import NoDeviceError
 from autotune.gpu import Gpu, simulated, simulated_device
 from autotune.kernels import load_kernel
 from autotune.paths import cache_dir, templates_dir
+from autotune.policy import Policy
 from autotune.pool import WorkerPool
 from autotune.race_log import RaceLog
 from autotune.render import TemplateFolder
@@ -33,7 +35,11 @@ from autotune.simulated import SimulatedDevice
 
 
 class Workplace:
-    """One stage's tools; leaves compressed raw samples behind."""
+    """One stage's tools; leaves compressed raw samples behind.
+
+    `ahead` is one thread that lives as long as the stage: what it compiles with, children that die
+    with the thread that started them, can be used from it and from the stage itself.
+    """
 
     def __init__(self, options: argparse.Namespace, stage: str) -> None:
         self.out: Path = options.out
@@ -46,6 +52,8 @@ class Workplace:
         self.templates = TemplateFolder(templates_dir())
         self._stack = contextlib.ExitStack()
         self._raw = self.out / f"{stage}.raw"
+        self.folder = self.out / stage
+        """For files; leaves as one archive."""
 
     @property
     def rehearsal(self) -> bool:
@@ -55,19 +63,18 @@ class Workplace:
     def __enter__(self) -> Self:
         self.out.mkdir(parents=True, exist_ok=True)
         self._raw.unlink(missing_ok=True)
-        log = RaceLog(self._raw)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.ahead = self._stack.enter_context(ThreadPoolExecutor(1))
         if self.simulate is not None:
             self.local = simulated_device(SimulatedDevice.parse(self.simulate).arch)
-            device = simulated(self.simulate, self.templates, cache_dir(), log)
         else:
             found = next((d for d in local_devices() if d.arch is not None), None)
             if found is None:
                 raise NoDeviceError("no known GPU in this machine; rehearse with --simulate h200")
             self.local = found
-            device = Gpu(found, self.templates, cache_dir(), log)
         assert self.local.arch is not None
         self.arch: GpuArch = self.local.arch
-        self.device = self._stack.enter_context(device)
+        self.device = self._stack.enter_context(self.another_gpu())
         self.builder = Builder(
             self.arch,
             self.templates,
@@ -83,7 +90,9 @@ class Workplace:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-        if self._raw.is_file():
+        if self.folder.is_dir():
+            self._pack()
+        elif self._raw.is_file():
             with self._raw.open("rb") as raw, gzip.open(f"{self._raw}.gz", "wb") as packed:
                 shutil.copyfileobj(raw, packed)
             self._raw.unlink()
@@ -93,11 +102,19 @@ class Workplace:
         path = self.out / f"{self.stage}.json"
         path.write_text(json.dumps({**document, "unfinished": True}, indent=1) + "\n")
 
-    def pack(self, folder: Path) -> None:
-        """Turn a folder into one file beside it: machines hand back few files."""
-        if folder.is_dir():
-            shutil.make_archive(str(folder), "gztar", folder)
-            shutil.rmtree(folder)
+    def another_gpu(self) -> Gpu:
+        """A process of its own on the device; enter it before use."""
+        log = RaceLog(self._raw)
+        if self.simulate is not None:
+            return simulated(self.simulate, self.templates, cache_dir(), log)
+        return Gpu(self.local, self.templates, cache_dir(), log, Policy(cap_s=1.5, most_rounds=60))
+
+    def _pack(self) -> None:
+        """Turn the folder, raw samples included, into one file: machines hand back few files."""
+        if self._raw.is_file():
+            shutil.move(self._raw, self.folder / "raw.jsonl")
+        shutil.make_archive(str(self.folder), "gztar", self.folder)
+        shutil.rmtree(self.folder)
 
     def cell(self, kernel: str, axes: str, *sizes: dict[str, int], variants: bool = False) -> Cell:
         """A cell of a kernel, judged at these sizes."""
