@@ -12,11 +12,14 @@ have the most valuable ones, each ending in time by itself; the third is for wha
     ci/gpu_evidence.sh engine-check engine-tuned engine-memory --budget 240 --total 570
     ci/gpu_evidence.sh engine-throughput-small --total 300
 
-Each stage writes `<out>/<stage>.json` (figures, environment, command) and `<out>/<stage>.raw.gz`
-(every sample). `<out>` is --out, else $OUT, else `evidence`. The stages of the engine write as they
-go: one that is killed leaves what it had, marked `unfinished`. Nothing needs Optuna; beside torch,
-triton and transformers there must be jinja2, jsonschema, numpy and rich. A stage that fails does
-not keep the next from running; the exit code is then 1. Simulated figures say so.
+The kernels' stages want 20 minutes; `docs/evidence.md` has the commands, and what they bring home.
+
+Each stage writes `<out>/<stage>.json` (figures, environment, command) and every sample: as
+`<out>/<stage>.raw.gz`, or in `<out>/<stage>.tar.gz` beside its files. `<out>` is --out, else $OUT,
+else `evidence`. The stages of the engine write as they go: one that is killed leaves what it had,
+marked `unfinished`. Nothing needs Optuna; beside torch, triton and transformers there must be
+jinja2, jsonschema, numpy, rich and scipy. A stage that fails does not keep the next from running;
+the exit code is then 1. Simulated figures say so.
 """
 
 from __future__ import annotations
@@ -29,18 +32,23 @@ import time
 import traceback
 from pathlib import Path
 
-from evidence.stages import GROUPS, STAGES
-from evidence.workplace import Workplace
-
-from autotune.deadline import Deadline
-from autotune.errors import AutotuneError
+from evidence.packages import how_to_bring, missing
 
 _LEAST_S = 20.0
 """A stage that would get less is left out."""
 
 
 def main() -> int:
-    """Run the stages asked for; 0 if all went well, 1 if one failed, 3 without a GPU."""
+    """Run the stages asked for: 0 all went well, 1 one failed, 2 wrong usage, 3 without a GPU."""
+    if absent := missing():
+        print(how_to_bring(absent), file=sys.stderr)
+        return 2
+    from evidence.stages import GROUPS, STAGES
+    from evidence.workplace import Workplace
+
+    from autotune.deadline import Deadline
+    from autotune.errors import AutotuneError
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

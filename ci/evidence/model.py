@@ -24,14 +24,19 @@ def model(place: Workplace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(archive) as files:
             files.extractall(folder, filter="data")
-        cases = []
-        for path in sorted(Path(folder).rglob("*.space.json.gz")):
-            beside = facts_beside(path)
-            facts = None if beside is None else read_facts(beside)
-            cases.append(make_model_case(read_space(path), facts))
-    judged = judge(cases, shipped())
-    text = markdown(judged)
+        told, text = judged_spaces(Path(folder))
     place.folder.mkdir(parents=True, exist_ok=True)
     (place.folder / "model.md").write_text(text)
     print(text)
-    return document(judged)
+    return told
+
+
+def judged_spaces(folder: Path) -> tuple[dict[str, Any], str]:
+    """Judge the shipped constants on all spaces in a folder: a JSON document, and Markdown."""
+    cases = []
+    for path in sorted(folder.rglob("*.space.json.gz")):
+        beside = facts_beside(path)
+        facts = None if beside is None else read_facts(beside)
+        cases.append(make_model_case(read_space(path), facts))
+    judged = judge(cases, shipped())
+    return document(judged), markdown(judged)
