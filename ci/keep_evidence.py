@@ -126,10 +126,11 @@ def _keep_spaces(source: Path, target: Path) -> None:
 
 def _judge_model(unpacked: Path, documents: dict[str, dict[str, Any]]) -> None:
     """What the stage `model` does, where spaces came back without it: it takes no GPU."""
-    if "model" in documents or not (unpacked / "spaces").is_dir():
+    done = "model" in documents and "failed" not in documents["model"]
+    if done or not (unpacked / "spaces").is_dir():
         return
     told, text = judged_spaces(unpacked / "spaces")
-    (unpacked / "model").mkdir()
+    (unpacked / "model").mkdir(exist_ok=True)
     (unpacked / "model" / "model.md").write_text(text, encoding="utf-8")
     command = "autotune replay --model tests/data/spaces/*.space.json.gz"
     documents["model"] = {**told, "command": command}

@@ -21,7 +21,7 @@ def write_page(
         unpacked: folder of the unpacked archives, one folder per stage.
         sums: archive of raw samples → its sha256.
     """
-    parts = [f"# Measured on {_device(documents)}", _stages(documents)]
+    parts = [f"# Measured on {_device(documents)}\n", _stages(documents)]
     for name, section in (("ceilings", _ceilings), ("verify", _verify), ("sanitize", _sanitize)):
         if name in documents and "failed" not in documents[name]:
             parts.append(section(documents[name]))

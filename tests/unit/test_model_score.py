@@ -18,11 +18,12 @@ from evidence.tables import block_size_tables
 from autotune.arch import lookup
 from autotune.binary_facts import BinaryFacts, facts_beside, read_facts, write_facts
 from autotune.cell import Cell
-from autotune.coefficients import CoefficientTable, shipped
+from autotune.coefficients import shipped
 from autotune.errors import CorruptResultError, UsageError
 from autotune.kernels import load_kernel
-from autotune.model_case import ModelCase, make_model_case
-from autotune.model_report import FITTED, SHIPPED, document, judge, markdown
+from autotune.model_case import make_model_case
+from autotune.model_fit import predict_unseen
+from autotune.model_report import SHIPPED, document, judge, markdown
 from autotune.model_score import score, summarise
 from autotune.recorded import RecordedSpace
 from autotune.records import CompileReport, Environment, Status
@@ -89,17 +90,12 @@ def test_the_model_is_right_about_its_own_times_and_facts_may_be_missing() -> No
 
 def test_a_fit_learns_from_other_sizes() -> None:
     cases = [make_model_case(*recording(m, slower=2.0)) for m in (16, 256)]
-    (row, *_) = [one for one in judge(cases, shipped()) if one.model == FITTED]
-    ratio = row.case.times_us / _refitted(cases, row.case)
-    assert abs(np.log(np.median(ratio))) < abs(math.log(2.0)) / 2
-
-
-def _refitted(cases: list[ModelCase], judged: ModelCase) -> np.typing.NDArray[np.float64]:
-    from autotune.model_fit import fit_spaces
-
-    others = [case for case in cases if case.name != judged.name]
-    table: CoefficientTable = fit_spaces(others, shipped())
-    return judged.predict_us(table)
+    unseen = predict_unseen(cases, shipped())
+    assert set(unseen) == {case.name for case in cases}
+    for case in cases:
+        off = abs(math.log(float(np.median(case.times_us / unseen[case.name]))))
+        assert off < math.log(2.0) / 2  # without a fit it is log 2
+    assert predict_unseen(cases[:1], shipped()) == {}
 
 
 def test_facts_read_back_and_nonsense_is_refused(tmp_path: Path) -> None:
