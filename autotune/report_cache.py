@@ -14,7 +14,7 @@ from autotune.records import CompileReport, Environment, Evaluation, Status, to_
 from autotune.render import RenderedKernel
 from autotune.space import Config
 
-_FORMAT = 2
+_FORMAT = 3
 """Raise it when a report of the same binary can change."""
 
 

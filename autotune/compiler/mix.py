@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from autotune.compiler.loops import innermost_loops
 
 INSTRUCTION_CLASSES = (
     "mma",
@@ -94,69 +97,48 @@ class LoopMix:
 def hottest_loop(text: str, dialect: Dialect) -> LoopMix:
     """Find the innermost loop with most matrix work (else most instructions) and count its body.
 
-    A loop is the stretch from a label to the last branch back to it; innermost means that no other
-    such stretch lies inside. LLVM also jumps back to blocks that it has put out of the way, and to
-    the end: where what was found multiplies and loads nothing, only stretches are loops in which
-    control gets from the label to the branch. (Everywhere, as is right, that would change facts of
-    four committed MI300X binaries: to be done with the next change that regenerates results.)
+    What is in a loop follows from where control goes, not from where a block stands: LLVM also
+    jumps back to blocks that it has put out of the way, and to the end.
     """
     lines = [line.strip() for line in text.splitlines()]
-    at_label: dict[str, int] = {}
-    back_to: dict[int, list[int]] = {}  # line of a label to lines of branches back to it
-    for number, line in enumerate(lines):
-        if found := dialect.label.match(line):
-            at_label[found.group(1)] = number
-        elif (jump := dialect.branch.search(line)) and jump.group(1) in at_label:
-            back_to.setdefault(at_label[jump.group(1)], []).append(number)
-    by_place = _hottest(lines, dialect, {start: each[-1] for start, each in back_to.items()})
-    kinds = by_place.counts.keys()
-    if "mma" not in kinds or kinds & {"load_global", "async_copy"}:
-        return by_place
-    by_control = _hottest(
-        lines,
-        dialect,
-        {
-            start: stop
-            for start, branches in back_to.items()
-            if (stop := _last_reached(lines, dialect, at_label, start, branches)) is not None
-        },
-    )
-    return by_control if by_control.counts else by_place
-
-
-def _hottest(lines: Sequence[str], dialect: Dialect, stop_of: Mapping[int, int]) -> LoopMix:
-    """The hottest innermost stretch from a line to another; nothing for no stretch."""
-    innermost = [
-        (start, stop)
-        for start, stop in stop_of.items()
-        if not any(start < s and e <= stop for s, e in stop_of.items())
-    ]
-    mixes = [_count(lines[start : stop + 1], dialect) for start, stop in innermost]
+    blocks = _blocks(lines, dialect)
+    loops = innermost_loops(_successors(lines, dialect, blocks))
+    mixes = [
+        _count([line for block in loop for line in lines[blocks[block].start : blocks[block].stop]],
+               dialect)
+        for loop in loops
+    ]  # fmt: skip
     return max(mixes, key=_heat, default=LoopMix({}, 0))
 
 
-def _last_reached(
-    lines: Sequence[str],
-    dialect: Dialect,
-    at_label: Mapping[str, int],
-    start: int,
-    branches: Sequence[int],
-) -> int | None:
-    """The last of the branches that control gets to between `start` and them; None for none."""
-    stop = branches[-1]
-    reached: set[int] = set()
-    pending = [start]
-    while pending:
-        number = pending.pop()
-        while number <= stop and number not in reached:
-            reached.add(number)
-            jump = dialect.branch.search(lines[number])
-            if jump and start < at_label.get(jump.group(1), -1) <= stop:
-                pending.append(at_label[jump.group(1)])
-            if dialect.never_on.match(lines[number]):
-                break
-            number += 1
-    return max(reached.intersection(branches), default=None)
+def _blocks(lines: Sequence[str], dialect: Dialect) -> list[range]:
+    """Stretches that control enters at the first line and leaves at the last."""
+    starts = {0}
+    for number, line in enumerate(lines):
+        if dialect.label.match(line):
+            starts.add(number)
+        elif dialect.branch.search(line) or dialect.never_on.match(line):
+            starts.add(number + 1)
+    ordered = sorted(starts | {len(lines)})
+    return [range(start, stop) for start, stop in itertools.pairwise(ordered)]
+
+
+def _successors(lines: Sequence[str], dialect: Dialect, blocks: Sequence[range]) -> list[list[int]]:
+    """Blocks that control can get to from the end of each block."""
+    at_label = {
+        found.group(1): number
+        for number, block in enumerate(blocks)
+        if (found := dialect.label.match(lines[block.start]))
+    }
+    successors: list[list[int]] = []
+    for number, block in enumerate(blocks):
+        last = lines[block.stop - 1]
+        jump = dialect.branch.search(last)
+        following = [at_label[jump.group(1)]] if jump and jump.group(1) in at_label else []
+        if not dialect.never_on.match(last) and number + 1 < len(blocks):
+            following.append(number + 1)
+        successors.append(following)
+    return successors
 
 
 def _heat(mix: LoopMix) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -65,13 +66,19 @@ class FactChange:
 def compare_reports(
     before: Sequence[CompileReport], after: Sequence[CompileReport], arch: GpuArch
 ) -> list[FactChange]:
-    """List what moved, entry point by entry point; empty if the machine code is the same."""
+    """List what moved, entry point by entry point; empty if code and facts are the same.
+
+    The same machine code with other facts was read in another way, or its pin was edited: it is
+    neither better nor worse, and one of the two is wrong.
+    """
     found: list[FactChange] = []
     old, new = ({report.entry: report for report in reports} for reports in (before, after))
     for entry in dict.fromkeys((*old, *new)):
         if entry in old and entry in new:
-            if old[entry].binary_sha != new[entry].binary_sha:
-                found += _changes(old[entry], new[entry], arch)
+            moved = _changes(old[entry], new[entry], arch)
+            if old[entry].binary_sha == new[entry].binary_sha:
+                moved = (dataclasses.replace(c, direction=Direction.NEUTRAL) for c in moved)
+            found += moved
         else:
             was, now = ("there", None) if entry in old else (None, "there")
             found.append(FactChange(entry, "entry point", was, now, Direction.NEUTRAL))
@@ -112,8 +119,9 @@ def _changes(old: CompileReport, new: CompileReport, arch: GpuArch) -> Iterator[
             better = Direction.BETTER if after < before else Direction.WORSE
             direction = Direction.NEUTRAL if kind in _LOOP_NEUTRAL else better
             yield change(f"loop.{kind}", before, after, direction)
-    # Same facts, other code (an immediate, an order): still not what was pinned.
-    yield change("binary_sha", old.binary_sha, new.binary_sha, Direction.NEUTRAL)
+    if old.binary_sha != new.binary_sha:
+        # Same facts, other code (an immediate, an order): still not what was pinned.
+        yield change("binary_sha", old.binary_sha, new.binary_sha, Direction.NEUTRAL)
 
 
 def summarize(changes: Sequence[FactChange]) -> str:

@@ -25,6 +25,15 @@ def test_the_same_machine_code_has_not_moved() -> None:
     assert compare_reports([make_report()], [make_report()], A100) == []
 
 
+def test_the_same_machine_code_told_differently_has_moved_neither_way() -> None:
+    told = make_report(registers=97, stack_bytes=8, loop={"mma": 32})
+    found = {change.fact: change for change in compare_reports([make_report()], [told], A100)}
+    assert {"registers", "stack_bytes", "loop.async_copy"} <= set(found)
+    assert "binary_sha" not in found
+    assert {change.direction for change in found.values()} == {Direction.NEUTRAL}
+    assert "changed: " in summarize(list(found.values()))
+
+
 @pytest.mark.parametrize(
     ("changes", "fact", "direction"),
     [

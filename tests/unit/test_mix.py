@@ -165,6 +165,35 @@ def test_a_branch_back_that_its_target_does_not_lead_to_is_no_loop() -> None:
     assert mix.counts == {"mma": 1, "load_global": 1, "integer": 1}
 
 
+# The rare path of the loop stands behind the program's end, and jumps back into the middle; the
+# loop around it has its only branch back there, too.
+OUT_OF_THE_WAY_GCN = """
+.LBB0_1:
+	s_add_i32 s1, s1, 1
+.LBB0_2:
+	global_load_dword v1, v[2:3], off
+	s_cbranch_vccnz .LBB0_5
+.LBB0_3:
+	v_mfma_f32_16x16x16_bf16 v[0:3], v[0:1], v[2:3], v[0:3]
+	s_cbranch_scc0 .LBB0_2
+	s_cbranch_scc1 .LBB0_6
+.LBB0_4:
+	global_store_dword v[0:1], v2, off
+	s_endpgm
+.LBB0_5:
+	ds_read_b128 v[0:3], v7
+	s_branch .LBB0_3
+.LBB0_6:
+	s_cbranch_vccz .LBB0_1
+	s_branch .LBB0_4
+"""
+
+
+def test_a_block_out_of_the_way_belongs_to_its_loop_and_the_end_to_none() -> None:
+    mix = hottest_loop(OUT_OF_THE_WAY_GCN, AMDGCN)
+    assert mix.counts == {"mma": 1, "load_global": 1, "load_shared": 1}
+
+
 def test_two_branches_back_make_one_loop() -> None:
     text = "\n".join(
         (
