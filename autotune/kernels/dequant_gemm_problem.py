@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from autotune.errors import UsageError
 from autotune.kernels.byte_split import (
     CELL_BYTES,
     K_MULTIPLE,
@@ -17,6 +16,7 @@ from autotune.kernels.byte_split import (
     pack,
 )
 from autotune.kernels.dtypes import DTYPE_BYTES, FLOAT_DTYPES, torch_dtype
+from autotune.kernels.extents import check_extents
 from autotune.kernels.packed_words import pack_words, per_word, unpack_words
 from autotune.kernels.spec import Inputs
 from autotune.problem import Problem, exact, nearest
@@ -46,10 +46,9 @@ class DequantGemmProblem(Problem):
     )
 
     def __post_init__(self) -> None:
-        """Refuse a matrix without elements."""
+        """Refuse a matrix without elements, or wider than kernels can address."""
         super().__post_init__()
-        if not (self.n and self.k):
-            raise UsageError(f"n={self.n}, k={self.k}: must be at least 1")
+        check_extents(self.n, self.k)
 
     @property
     def in_words(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from autotune.errors import UsageError
 from autotune.kernels.dtypes import DTYPE_BYTES, FLOAT_DTYPES, torch_dtype
+from autotune.kernels.extents import check_extents
 from autotune.kernels.spec import Inputs
 from autotune.problem import Problem, exact, nearest
 
@@ -42,8 +43,7 @@ class FusedMlpProblem(Problem):
             raise UsageError(f"part={self.part} with activation={self.activation}: use {wanted}")
         if self.gated and self.residual:
             raise UsageError("residual=True goes with part=down only")
-        if not (self.n and self.k):
-            raise UsageError(f"n={self.n}, k={self.k}: must be at least 1")
+        check_extents(self.n, self.k)
 
     @property
     def gated(self) -> bool:

@@ -1,4 +1,4 @@
-"""Runs parts of a rendered attention kernel alone, and kernels on far rows, in the interpreter.
+"""Runs parts of a rendered attention kernel alone, and kernels far out, in the interpreter.
 
 Started with TRITON_INTERPRET set. Takes a JSON list: files rendered with `KERNELS` appended, and
 what to call these with; and a folder for files. Prints JSON.
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from far_rows import differing
+from far_tiles import wrong
 
 from autotune.interpreted import BindOncePerLaunch
 from autotune.render import import_file
@@ -59,4 +60,5 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     parts = [answer(asked) for asked in json.loads(sys.argv[1])]
-    print(json.dumps({"parts": parts, "differing": differing(Path(sys.argv[2]))}))
+    folder = Path(sys.argv[2])
+    print(json.dumps({"parts": parts, "differing": differing(folder), "wrong": wrong(folder)}))

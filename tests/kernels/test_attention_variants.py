@@ -214,6 +214,10 @@ def test_rows_may_lie_two_to_the_31_elements_apart(interpreted: dict[str, Any]) 
     assert interpreted["differing"] == []
 
 
+def test_operands_of_products_may_pass_two_to_the_31_elements(interpreted: dict[str, Any]) -> None:
+    assert interpreted["wrong"] == []
+
+
 def test_all_codes_of_fp8_in_the_interpreter(interpreted: dict[str, Any]) -> None:
     codes = torch.arange(256, dtype=torch.int32).to(torch.uint8).view(torch.float8_e4m3fn)
     for order, found in zip(interpreted["orders"], interpreted["parts"], strict=True):

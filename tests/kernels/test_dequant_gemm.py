@@ -247,6 +247,9 @@ def test_problems_of_a_model() -> None:
     ]
 
 
-def test_a_matrix_needs_elements() -> None:
+def test_a_matrix_needs_elements_and_not_too_many_in_a_tile() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         DequantGemmProblem(n=0)
+    with pytest.raises(UsageError, match="at most 4194304 each"):
+        DequantGemmProblem(n=2**22 + 1)
+    assert DequantGemmProblem(n=2**22, k=2**22).weight_bytes == 2**43

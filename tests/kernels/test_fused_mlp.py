@@ -56,6 +56,7 @@ def test_is_in_the_table_of_kernels() -> None:
         ({"activation": "none"}, "part=gate_up with activation=none"),
         ({"residual": True}, "part=down only"),
         ({"n": 0}, "n=0"),
+        ({"k": 2**22 + 1}, "n=14336, k=4194305: at most 4194304 each"),
     ],
 )
 def test_meaningless_problems_are_refused(axes: dict[str, Any], message: str) -> None:
