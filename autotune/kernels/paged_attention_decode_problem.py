@@ -11,7 +11,7 @@ from autotune.kernels.paged_attention import (
     PagedAttentionProblem,
     attend_in_cache,
     full_cache,
-    loud_enough,
+    loud,
     poisoned_cache,
 )
 from autotune.kernels.spec import Inputs
@@ -92,7 +92,7 @@ def make_inputs(problem: DecodeProblem, seed: int, device: str) -> Inputs:
     heads = problem.num_kv_heads * problem.group
     kind = torch_dtype(problem.dtype)
     q = torch.randn(problem.num_seqs, heads, problem.head_dim, generator=generator)
-    q[:1] *= loud_enough(problem)
+    q[:1] = loud(problem, q[:1])
     q = q.to(kind)
     return {
         "out": torch.full_like(q, math.nan).to(device),

@@ -12,7 +12,7 @@ from autotune.kernels.paged_attention import (
     PagedAttentionProblem,
     attend_in_cache,
     full_cache,
-    loud_enough,
+    loud,
     poisoned_cache,
 )
 from autotune.kernels.spec import Inputs
@@ -103,7 +103,7 @@ def make_inputs(problem: PrefillProblem, seed: int, device: str) -> Inputs:
     shape = (live + _PADDING_TOKENS, heads + 2 * problem.num_kv_heads, problem.head_dim)
     qkv = torch.full(shape, math.nan)
     qkv[:live, :heads] = torch.randn(live, heads, problem.head_dim, generator=generator)
-    qkv[:1, :heads] *= loud_enough(problem)
+    qkv[:1, :heads] = loud(problem, qkv[:1, :heads])
     out = torch.full((shape[0], heads, problem.head_dim), math.nan, dtype=kind)
     out[live:] = 1.0
     starts = torch.tensor([0, *query_lens]).cumsum(0)
