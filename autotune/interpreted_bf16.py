@@ -92,9 +92,13 @@ def teach_bf16() -> None:
     import ml_dtypes
 
     own = interpreter._get_np_dtype
+    known = {language.bfloat16.name: np.dtype(ml_dtypes.bfloat16)}
 
-    def numpy_dtype(of: Any) -> Any:
-        return np.dtype(ml_dtypes.bfloat16) if of.scalar == language.bfloat16 else own(of)
+    def numpy_dtype(of: Any) -> np.dtype[Any]:
+        element = of.scalar  # Triton's own makes a table of all types at each of many calls
+        if element.name not in known:
+            known[element.name] = own(element)
+        return known[element.name]
 
     def constant(builder: Any, value: float) -> Any:
         data = np.array([value], dtype=ml_dtypes.bfloat16)

@@ -260,7 +260,7 @@ for attempt in (interpreter.choose, interpreter.require):
 
 def test_the_check_command_runs_on_the_interpreter_in_bf16(reference: GetReference) -> None:
     words = ["--ops", "interpreter", "--dtype", "bf16"]
-    words += ["--prompts", "2", "--max-tokens", "6", "--json"]
+    words += ["--prompts", "1", "--max-tokens", "16", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "runtime", "check", str(reference("llama3").folder), *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
