@@ -94,7 +94,7 @@ def teach_bf16() -> None:
     own = interpreter._get_np_dtype
     known = {language.bfloat16.name: np.dtype(ml_dtypes.bfloat16)}
 
-    def numpy_dtype(of: Any) -> np.dtype[Any]:
+    def numpy_dtype(of: Any) -> Any:
         element = of.scalar  # Triton's own makes a table of all types at each of many calls
         if element.name not in known:
             known[element.name] = own(element)
