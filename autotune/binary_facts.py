@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotune.config import Config
 from autotune.errors import CorruptResultError
 from autotune.files import write_bytes_atomically
 from autotune.json_shape import listed, mapping, text
 from autotune.records import CompileReport, Environment, to_json
-from autotune.space import Config
 
 SCHEMA_NAME = "pagetune-binary-facts"
 SCHEMA_VERSION = 1

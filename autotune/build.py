@@ -8,6 +8,7 @@ from typing import Any
 
 from autotune.arch import GpuArch
 from autotune.compiler.toolchain import environment
+from autotune.config import Config
 from autotune.judge import find_fault
 from autotune.kernels.spec import KernelSpec
 from autotune.pool import Outcome, Reply, Request, WorkerPool
@@ -15,7 +16,6 @@ from autotune.problem import Problem
 from autotune.records import CompileReport, Evaluation, Status
 from autotune.render import TemplateFolder
 from autotune.report_cache import ReportCache
-from autotune.space import Config
 
 COMPILE_TIMEOUT_S = 60.0
 """Spilling candidates take longest, and are rejected anyway."""

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.cost_model import CostModel, Prediction
 from autotune.errors import AutotuneError
 from autotune.kernels.spec import KernelSpec
@@ -16,7 +17,7 @@ from autotune.objective import DEFAULT_OBJECTIVE, OBJECTIVES
 from autotune.prior import guess_all_us
 from autotune.problem import Problem
 from autotune.records import Evaluation, Status
-from autotune.space import Config, SearchSpace
+from autotune.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from autotune.config import Config, KnobValue
 from autotune.errors import CorruptResultError
 from autotune.json_shape import listed, mapping
 from autotune.recorded import RecordedSpace, knob_from_values
 from autotune.records import Status
-from autotune.space import Config, KnobValue
 
 Document = Mapping[str, Any]
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from autotune.arch import GpuArch
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.device import LocalDevice
 from autotune.paths import child_environment
 from autotune.policy import Policy, mode_for
@@ -22,7 +23,6 @@ from autotune.race_log import RaceLog
 from autotune.records import Environment, Status
 from autotune.render import TemplateFolder
 from autotune.simulated import PREFIX, SimulatedDevice
-from autotune.space import Config
 
 _ENVIRONMENT = {"TRITON_DISABLE_LINE_INFO": "1"}
 """As the cross-compiler does it, whose binaries are then found in Triton's cache."""

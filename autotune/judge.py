@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.occupancy import occupancy
 from autotune.records import CompileReport, Evaluation, Status
-from autotune.space import Config
 
 
 def find_fault(

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.library import PREFIX, routines_for
 from autotune.problem import Problem
 from autotune.race import Interval, Race, speedup
 from autotune.records import CompileReport, Environment, Evaluation, Provenance, Selection, Status
 from autotune.select import LEAST_GAIN
-from autotune.space import Config
 
 MOST_REASON = 500
 """Characters that a results file takes."""

@@ -15,11 +15,11 @@ import numpy as np
 
 from autotune.arch import GpuArch
 from autotune.coefficients import CoefficientTable, kind_of, shipped
+from autotune.config import Config
 from autotune.cost_model import launch_us
 from autotune.kernels.dtypes import DTYPE_BYTES
 from autotune.kernels.spec import Work
 from autotune.launch import NO_MATRIX, WARP_GROUP, WARP_LEVEL, Launch
-from autotune.space import Config
 from autotune.tiles import (
     Array,
     Estimate,

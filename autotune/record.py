@@ -19,6 +19,7 @@ from autotune import __version__
 from autotune.binary_facts import BinaryFacts
 from autotune.build import Builder
 from autotune.cell import Cell
+from autotune.config import Config, KnobValue
 from autotune.deadline import Deadline
 from autotune.gpu import Swept
 from autotune.judge import DuplicateFinder
@@ -26,7 +27,6 @@ from autotune.problem import Problem
 from autotune.recorded import RecordedSpace, knob_from_values
 from autotune.recorded_files import write_space
 from autotune.records import CompileReport, Environment, Evaluation, Status
-from autotune.space import Config, KnobValue
 
 _CHUNK = 32
 """Binaries compiled, then timed, before the clock is looked at."""

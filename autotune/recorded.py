@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from autotune.config import Config, KnobValue
 from autotune.errors import CorruptResultError
+from autotune.knob import Knob
 from autotune.records import Status
-from autotune.space import Config, Knob, KnobValue
 
 MOST_CONFIGS = 500_000
 MOST_KNOBS = 64

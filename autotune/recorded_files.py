@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autotune.config import Config, KnobValue
 from autotune.errors import CorruptResultError
 from autotune.files import write_bytes_atomically
 from autotune.foreign_spaces import FORMATS
 from autotune.json_shape import listed, mapping, text
+from autotune.knob import Knob
 from autotune.recorded import MOST_CONFIGS, RecordedSpace, checked
 from autotune.records import Status
-from autotune.space import Config, Knob, KnobValue
 
 SCHEMA_NAME = "pagetune-recorded-space"
 SCHEMA_VERSION = 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from autotune.space import Config
+from autotune.config import Config
 
 
 class Status(StrEnum):

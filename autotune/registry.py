@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.arch import GPUS, GpuArch, lookup
+from autotune.config import Config
 from autotune.dispatch import remembering_launch
 from autotune.errors import AutotuneError, CorruptResultError
 from autotune.kernels import KERNELS, load_kernel
@@ -27,7 +28,6 @@ from autotune.records import Provenance, Selection
 from autotune.render import TemplateFolder, import_file
 from autotune.results import ResultsStore
 from autotune.scratch import Scratch
-from autotune.space import Config
 
 __all__ = [
     "AutotuneError",

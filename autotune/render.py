@@ -15,13 +15,13 @@ from typing import Any
 import jinja2
 import jinja2.meta
 
+from autotune.config import Config
 from autotune.errors import RenderError
 from autotune.files import write_atomically
 from autotune.interpreted import hasten
 from autotune.interpreted_bf16 import teach_bf16
 from autotune.kernels.spec import KernelSpec
 from autotune.problem import Problem
-from autotune.space import Config
 
 HEADER_LINES = 4
 """Fixed, because a function's first line is part of Triton's cache key."""

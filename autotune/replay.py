@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.recorded import RecordedSpace
 from autotune.search.candidates import Candidates
 from autotune.search.ledger import Ledger, memory_storage
-from autotune.space import Config
 
 MOST_WARM_STARTS = 4
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.files import write_atomically
 from autotune.records import CompileReport, Environment, Evaluation, Status, to_json
 from autotune.render import RenderedKernel
-from autotune.space import Config
 
 _FORMAT = 3
 """Raise it when a report of the same binary can change."""

@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema
 
 from autotune.arch import GpuArch, lookup
+from autotune.config import Config
 from autotune.errors import AutotuneError, CorruptResultError
 from autotune.files import write_atomically
 from autotune.kernels import load_kernel
@@ -25,7 +26,6 @@ from autotune.kernels.spec import KernelSpec
 from autotune.library import why_not
 from autotune.problem import Problem
 from autotune.records import CompileReport, Environment, Provenance, Selection, Timing, to_json
-from autotune.space import Config
 
 SCHEMA_NUMBER = 1
 LIBRARY_SCHEMA_NUMBER = 2

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from autotune.cell import Cell, Choice
+from autotune.config import Config
 from autotune.portfolio import choose_portfolio
 from autotune.problem import Problem
 from autotune.records import Evaluation, Provenance, Selection, Status
-from autotune.space import Config
 
 LEAST_GAIN = 1.01
 """A winner must beat the default by this factor, or the default is kept."""

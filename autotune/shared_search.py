@@ -13,6 +13,7 @@ from autotune.arch import lookup
 from autotune.build import Builder
 from autotune.cell import Cell
 from autotune.conclusion import conclude
+from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.judge import DuplicateFinder
 from autotune.kernels import load_kernel
@@ -24,7 +25,6 @@ from autotune.results import CellResult, parse_results, results_text
 from autotune.search.leases import EVALUATION, RESULT, Heartbeat, SharedLedger, Watch
 from autotune.search.ledger import Asked
 from autotune.search.shared import SharedStorage
-from autotune.space import Config
 from autotune.study import SearchOptions, open_ledger, study_identity, study_name, tell
 
 REQUEST = "request"

@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl
 
 from autotune.arch import GpuArch, lookup
 from autotune.clocks import SW_THERMAL, ClockReading
+from autotune.config import Config
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.kernels import load_kernel
 from autotune.kernels.spec import KernelSpec
@@ -33,7 +34,6 @@ from autotune.prior import guess_all_us
 from autotune.problem import Problem
 from autotune.race import Race, race
 from autotune.records import Status
-from autotune.space import Config
 
 PREFIX = "simulated:"
 _HANG_S = 3600.0

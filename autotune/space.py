@@ -1,110 +1,15 @@
-"""Knobs, constraints and the legal configurations they leave; knows no kernel and no sampler."""
+"""The legal configurations that knobs and constraints leave; knows no kernel and no sampler."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
-from itertools import product
 from math import prod
 
+from autotune.config import Config, KnobValue
 from autotune.errors import UnknownChoiceError, UsageError
-
-KnobValue = int | str | bool
-
-
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """One tunable choice. `ordered` values have a geometry (tile sizes); others are mere names."""
-
-    name: str
-    values: tuple[KnobValue, ...]
-    meaning: str
-    ordered: bool = True
-    host: bool = False
-    """Read by the launch code only (a split count): configurations that differ in nothing else
-    share their binary, so it is compiled once."""
-    unrepeatable: tuple[KnobValue, ...] = ()
-    """Values with which two runs, or one sequence among other neighbours, may differ in the last
-    bits."""
-    steady: KnobValue | None = None
-    """Value that suits all sizes best where one must, for one order of sums. A variant that has one
-    is searched where results must repeat."""
-
-    def __post_init__(self) -> None:
-        assert self.values, f"knob {self.name} has no values"
-        assert len(set(self.values)) == len(self.values), f"knob {self.name} repeats a value"
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """A rule that legal configurations obey. `holds` gets the values of `knobs`, in that order."""
-
-    reason: str
-    knobs: tuple[str, ...]
-    holds: Callable[..., bool]
-
-
-class Config(Mapping[str, KnobValue]):
-    """An immutable, hashable assignment of a value to every knob of a kernel."""
-
-    __slots__ = ("_items", "_values")
-
-    def __init__(self, values: Mapping[str, KnobValue]) -> None:
-        self._values = dict(sorted(values.items()))
-        self._items = tuple(self._values.items())
-
-    def __getitem__(self, name: str) -> KnobValue:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __hash__(self) -> int:
-        return hash(self._items)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Config) and self._items == other._items
-
-    def __repr__(self) -> str:
-        return f"Config({self})"
-
-    def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self._items)
-
-    def number(self, name: str) -> int:
-        """Value of an integer knob."""
-        value = self._values[name]
-        assert isinstance(value, int), f"knob {name} is not a number"
-        return value
-
-    def replace(self, **changes: KnobValue) -> Config:
-        """Return a copy with some knobs set to other values."""
-        return Config({**self._values, **changes})
-
-    def changes_from(self, other: Config) -> list[str]:
-        """Knobs whose values differ, each as "name theirs→ours"; one that is not named is plain."""
-        return [
-            f"{name} {other.get(name, 'plain')}→{self.get(name, 'plain')}"
-            for name in dict.fromkeys((*self, *other))
-            if self.get(name) != other.get(name)
-        ]
-
-    @property
-    def key(self) -> str:
-        """Canonical JSON text: equal configs, equal keys."""
-        return json.dumps(self._values, separators=(",", ":"))
-
-    @property
-    def digest(self) -> str:
-        """First 12 hex digits of the sha256 of `key`."""
-        return hashlib.sha256(self.key.encode()).hexdigest()[:12]
+from autotune.knob import Constraint, Knob
 
 
 class SearchSpace:
@@ -351,13 +256,3 @@ class SearchSpace:
                 if candidate in self:
                     found.append(candidate)
         return tuple(found)
-
-
-def grid(**axes: tuple[KnobValue, ...]) -> tuple[dict[str, KnobValue], ...]:
-    """All combinations of named values, as dictionaries."""
-    return tuple(dict(zip(axes, point, strict=True)) for point in product(*axes.values()))
-
-
-def plain_values(variants: Iterable[Knob], config: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
-    """Plain values of the variants that `config` does not name."""
-    return {knob.name: knob.values[0] for knob in variants if knob.name not in config}

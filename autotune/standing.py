@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.library import PREFIX
 from autotune.problem import Problem
 from autotune.race import Interval, Race, speedup
 from autotune.records import Selection
-from autotune.space import Config
 
 
 class Track(Protocol):

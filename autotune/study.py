@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from autotune.build import Builder
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.cost_model import MODEL_VERSION
 from autotune.effort import EFFORTS, PREDICTING_SAMPLER
 from autotune.objective import DEFAULT_OBJECTIVE
 from autotune.records import Evaluation, to_json
-from autotune.space import Config
 from autotune.warm_starts import WarmStart
 
 if TYPE_CHECKING:

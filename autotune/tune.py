@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from autotune.build import Builder
 from autotune.cell import Cell
 from autotune.conclusion import conclude
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.judge import DuplicateFinder
 from autotune.measure import Device
 from autotune.progress import Reporter
 from autotune.records import Evaluation, Status
 from autotune.results import CellResult, ResultsStore
-from autotune.space import Config
 from autotune.study import SearchOptions, listed, open_ledger, open_study_storage, tell
 from autotune.warm_starts import MOST, Elsewhere, WarmStart
 

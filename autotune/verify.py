@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.kernels.spec import KernelSpec
 from autotune.paths import child_environment
 from autotune.pool import Outcome, Request, WorkerPool
 from autotune.problem import Problem
 from autotune.records import Status
 from autotune.render import TemplateFolder
-from autotune.space import Config, SearchSpace
+from autotune.space import SearchSpace
 
 CHECK_TIMEOUT_S = 300.0
 """The interpreter runs programs one by one, in Python."""

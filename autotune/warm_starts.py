@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from autotune.arch import GPUS
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.errors import CorruptResultError
 from autotune.records import Provenance
 from autotune.results import CellResult, ResultsStore
-from autotune.space import Config
 
 MOST = 4
 """Per search."""

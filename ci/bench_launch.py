@@ -25,12 +25,12 @@ import torch
 from stub_driver import StubDriver
 
 from autotune.arch import GpuArch, lookup
+from autotune.config import KnobValue
 from autotune.dispatch import remembering_launch
 from autotune.kernels import load_kernel
 from autotune.paths import cache_dir, templates_dir
 from autotune.registry import BoundKernel, Resolved, Tier
 from autotune.render import TemplateFolder, import_file
-from autotune.space import KnobValue
 from runtime.kernel_table import LaunchTable
 
 _PROBLEMS: dict[str, tuple[str, dict[str, KnobValue]]] = {

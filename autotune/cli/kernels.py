@@ -10,8 +10,8 @@ from typing import Any
 from autotune.arch import GPUS, lookup
 from autotune.cli.output import print_json, print_table
 from autotune.kernels import KERNELS, load_kernel
+from autotune.knob import Knob
 from autotune.library import ROUTINES, WITHOUT
-from autotune.space import Knob
 
 EXAMPLES = """examples:
   autotune kernels                                axes, knobs and sizes of every kernel

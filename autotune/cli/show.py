@@ -11,6 +11,7 @@ from autotune.cli.output import print_json, print_table
 from autotune.cli.trust import trust_line
 from autotune.compiler.cross import Binary, cross_compile
 from autotune.compiler.facts import disassemble, report
+from autotune.config import KnobValue
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.judge import find_fault
 from autotune.kernels import KERNELS, load_kernel
@@ -22,7 +23,6 @@ from autotune.records import Selection, to_json
 from autotune.registry import Resolved, TunedKernels
 from autotune.render import RenderedKernel, TemplateFolder, import_file
 from autotune.results import ResultsStore
-from autotune.space import KnobValue
 
 EXAMPLES = """examples:
   autotune show paged_attention_decode --gpu a100           all selections, and why

@@ -7,7 +7,8 @@ which shape of MFMA instruction, and how many of its operands a thread reads at 
 from __future__ import annotations
 
 from autotune.arch import GpuArch
-from autotune.space import Config, Knob
+from autotune.config import Config
+from autotune.knob import Knob
 
 _KNOBS = (
     Knob("waves_per_eu", (0, 1, 2, 4), "waves per SIMD to save registers for; 0: the compiler's"),

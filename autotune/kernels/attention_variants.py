@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.kernels.paged_attention import PagedAttentionProblem
-from autotune.space import Config, Constraint, Knob
+from autotune.knob import Constraint, Knob
 
 _TORCH_NAMES = {"int8": "int8", "fp8": "float8_e4m3fn"}
 _SCALE_STRIDES = ("stride_scale_page", "stride_scale_token", "stride_scale_head")

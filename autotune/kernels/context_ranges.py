@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.space import Config, Constraint, Knob
+from autotune.config import Config
+from autotune.knob import Constraint, Knob
 
 VARIANT = Knob(
     "variant",

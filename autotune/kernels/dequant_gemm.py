@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
+from autotune.config import Config, KnobValue
 from autotune.kernels import dequant_gemm_problem
 from autotune.kernels.amd_options import compile_options
 from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
@@ -25,8 +26,9 @@ from autotune.kernels.dtypes import (
 )
 from autotune.kernels.reduction import order_by
 from autotune.kernels.spec import Inputs, Tolerance, Work
+from autotune.knob import plain_values
 from autotune.model_shape import ModelShape
-from autotune.space import Config, KnobValue, SearchSpace, plain_values
+from autotune.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

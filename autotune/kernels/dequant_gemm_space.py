@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.kernels.amd_options import amd_knobs
 from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
 from autotune.kernels.dtypes import DTYPE_BYTES
 from autotune.kernels.reduction import REDUCTION, reduction_rules
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.knob import Constraint, Knob
+from autotune.space import SearchSpace
 
 MATRIX_ROWS = 16
 """Fewer rows than this are summed without the matrix unit."""

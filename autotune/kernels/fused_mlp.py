@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
+from autotune.config import Config, KnobValue
 from autotune.kernels import fused_mlp_problem
 from autotune.kernels.amd_options import compile_options
 from autotune.kernels.dtypes import (
@@ -20,8 +21,9 @@ from autotune.kernels.fused_mlp_problem import FusedMlpProblem
 from autotune.kernels.fused_mlp_space import VARIANTS, expected_mma, fused_mlp_space
 from autotune.kernels.reduction import order_by
 from autotune.kernels.spec import Inputs, Tolerance, Work
+from autotune.knob import plain_values
 from autotune.model_shape import ModelShape
-from autotune.space import Config, KnobValue, SearchSpace, plain_values
+from autotune.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autotune.arch import GpuArch
+from autotune.config import KnobValue
 from autotune.kernels.amd_options import amd_knobs
 from autotune.kernels.dtypes import DTYPE_BYTES
 from autotune.kernels.fused_mlp_problem import FusedMlpProblem
 from autotune.kernels.reduction import REDUCTION, reduction_rules
-from autotune.space import Constraint, Knob, KnobValue, SearchSpace
+from autotune.knob import Constraint, Knob
+from autotune.space import SearchSpace
 
 _TILE_KNOBS = (
     Knob("block_m", (16, 32, 64, 128, 256), "tokens per tile"),

@@ -15,9 +15,9 @@ from autotune.kernels.paged_cache import (
     random_paged_cache,
 )
 from autotune.kernels.spec import Inputs, Tolerance
+from autotune.knob import Constraint, Knob
 from autotune.model_shape import ModelShape
 from autotune.problem import Problem, exact, nearest
-from autotune.space import Constraint, Knob
 
 if TYPE_CHECKING:
     import torch

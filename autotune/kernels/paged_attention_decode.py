@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.kernels import paged_attention_decode_problem
 from autotune.kernels.amd_options import amd_knobs, compile_options
 from autotune.kernels.attention_variants import (
@@ -30,8 +31,9 @@ from autotune.kernels.paged_attention import PAGING_KNOBS, cells, paging_constra
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.kernels.reduction import order_by
 from autotune.kernels.spec import Inputs, Tolerance, Work
+from autotune.knob import Constraint, Knob
 from autotune.model_shape import ModelShape
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

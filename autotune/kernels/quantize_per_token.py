@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.kernels.dtypes import DTYPE_BYTES, FLOAT_DTYPES, torch_dtype
 from autotune.kernels.output_buffer import output_buffer
@@ -24,7 +25,7 @@ from autotune.kernels.row_tiles import default_rows, is_whole, row_space, row_st
 from autotune.kernels.spec import Inputs, Tolerance, Work
 from autotune.model_shape import ModelShape
 from autotune.problem import Problem, exact, nearest
-from autotune.space import Config, SearchSpace
+from autotune.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

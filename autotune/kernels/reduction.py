@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from autotune.arch import GpuArch
+from autotune.config import Config, KnobValue
 from autotune.kernels.amd_options import compile_options
 from autotune.kernels.dtypes import DTYPE_BYTES
-from autotune.space import Config, Constraint, Knob, KnobValue
+from autotune.knob import Constraint, Knob
 
 _KNOWN_MULTIPLE = 16
 """What Triton notes of an argument is whether this divides it."""

@@ -8,13 +8,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.kernels import rope_kv_write_inputs, rope_kv_write_problem
 from autotune.kernels.dtypes import DTYPE_BYTES, MACHINE_EPSILON, next_power_of_2
 from autotune.kernels.quantisation import code_values, quantised_tolerance
 from autotune.kernels.rope_kv_write_problem import RopeProblem
 from autotune.kernels.spec import Inputs, Tolerance, Work
+from autotune.knob import Constraint, Knob
 from autotune.model_shape import ModelShape
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.kernels.dtypes import next_power_of_2
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.knob import Constraint, Knob
+from autotune.space import SearchSpace
 
 MOST_COLUMNS = 16_384
 """Of a row that a program holds in registers as a whole."""

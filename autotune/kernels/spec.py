@@ -8,9 +8,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from autotune.arch import GpuArch
+from autotune.config import Config
 from autotune.model_shape import ModelShape
 from autotune.problem import Problem
-from autotune.space import Config, SearchSpace
+from autotune.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autotune.space import Config, Knob, KnobValue
+from autotune.config import Config, KnobValue
+from autotune.knob import Knob
 
 Array = NDArray[np.float64]
 

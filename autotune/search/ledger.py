@@ -13,11 +13,11 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from autotune.config import Config
 from autotune.errors import StorageError, UsageError
 from autotune.search.candidates import Candidates
 from autotune.search.journal import Journal, repair_journal
 from autotune.search.samplers import FOREIGN, make_sampler
-from autotune.space import Config
 
 Storage = BaseStorage
 """Optuna's storage, named here so that nobody else imports optuna."""

@@ -10,11 +10,11 @@ from evidence.points import ATTENTION, DECODE, PREFILL, ROWS
 from evidence.workplace import Workplace
 
 from autotune.cell import Cell
+from autotune.config import Config, KnobValue
 from autotune.deadline import Deadline
 from autotune.kernels import load_kernel
 from autotune.prior import guess_all_us
 from autotune.race import speedup, timing
-from autotune.space import Config, KnobValue
 
 _GATE_UP = "part=gate_up,n=14336,k=4096"
 _DOWN = "part=down,activation=none,n=4096,k=14336"

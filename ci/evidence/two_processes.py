@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.gpu import Gpu
 from autotune.problem import Problem
 from autotune.race import Race
 from autotune.records import Environment
-from autotune.space import Config
 
 
 class TwoProcesses:

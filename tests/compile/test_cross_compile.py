@@ -12,13 +12,13 @@ import pytest
 
 from autotune.arch import GPUS, GpuArch, lookup
 from autotune.build import Builder
+from autotune.config import Config
 from autotune.kernels import KERNELS, load_kernel
 from autotune.paths import templates_dir
 from autotune.pool import WorkerPool
 from autotune.problem import Problem, exact
 from autotune.records import Evaluation, Status
 from autotune.render import HEADER_LINES, TemplateFolder
-from autotune.space import Config
 
 TARGETS = {arch.target: arch.name for arch in GPUS.values()}
 """Compiler target → a GPU of it."""

@@ -10,13 +10,13 @@ import pytest
 
 from autotune.arch import lookup
 from autotune.build import Builder
+from autotune.config import KnobValue
 from autotune.kernels import load_kernel
 from autotune.paths import templates_dir
 from autotune.pool import WorkerPool
 from autotune.problem import Problem
 from autotune.records import CompileReport, Status
 from autotune.render import TemplateFolder
-from autotune.space import KnobValue
 
 W4 = "group_size=128,n=28672,k=4096"
 GATE_UP = "part=gate_up,n=14336,k=4096"

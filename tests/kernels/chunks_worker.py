@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from autotune.arch import lookup
+from autotune.config import Config, KnobValue
 from autotune.correctness import complaint, errors_of
 from autotune.kernels import load_kernel
 from autotune.kernels.paged_attention import poisoned_cache
@@ -24,7 +25,6 @@ from autotune.kernels.spec import Inputs
 from autotune.paths import templates_dir
 from autotune.problem import AxisValue
 from autotune.render import TemplateFolder, import_file
-from autotune.space import Config, KnobValue
 
 ARCH = lookup("a100")
 SPEC = load_kernel("paged_attention_decode")

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from autotune.arch import lookup
+from autotune.config import Config
 from autotune.kernels import load_kernel
 from autotune.kernels.paged_cache import make_paged_cache
 from autotune.paths import templates_dir
 from autotune.problem import Problem
 from autotune.render import TemplateFolder, import_file
-from autotune.space import Config
 
 ARCH = lookup("a100")
 BATCHES = (2, 5, 17)

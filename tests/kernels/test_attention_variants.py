@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from autotune.arch import GPUS
+from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.kernels import load_kernel
 from autotune.kernels.kv_quant import quantise
@@ -25,7 +26,6 @@ from autotune.model_shape import PRESETS
 from autotune.paths import child_environment, templates_dir
 from autotune.prior import guess_us
 from autotune.render import TemplateFolder
-from autotune.space import Config
 
 TEMPLATES = TemplateFolder(templates_dir())
 KERNELS = ("paged_attention_decode", "paged_attention_prefill")

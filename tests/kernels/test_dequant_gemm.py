@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from autotune.arch import GPUS
+from autotune.config import Config, KnobValue
 from autotune.errors import UsageError
 from autotune.kernels import load_kernel
 from autotune.kernels.byte_split import dequantise, quantise, unpack
@@ -12,7 +13,6 @@ from autotune.kernels.dequant_gemm_problem import DequantGemmProblem
 from autotune.model_shape import PRESETS
 from autotune.paths import data_dir
 from autotune.render import TemplateFolder
-from autotune.space import Config, KnobValue
 
 SPEC = DequantGemm()
 W4 = DequantGemmProblem()

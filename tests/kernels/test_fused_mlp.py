@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from autotune.arch import GPUS, GpuArch
+from autotune.config import Config, KnobValue
 from autotune.correctness import errors_of
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.kernels import load_kernel
@@ -18,7 +19,6 @@ from autotune.kernels.fused_mlp_problem import FusedMlpProblem
 from autotune.kernels.fused_mlp_space import pipeline_bytes
 from autotune.model_shape import PRESETS
 from autotune.render import TemplateFolder
-from autotune.space import Config, KnobValue
 
 SPEC = FusedMlp()
 GATE_UP = FusedMlpProblem()

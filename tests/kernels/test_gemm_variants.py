@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from autotune.arch import GPUS
+from autotune.config import Config, KnobValue
 from autotune.dispatch import remembering_launch
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.amd_options import compile_options
@@ -20,7 +21,6 @@ from autotune.pool import WorkerPool
 from autotune.problem import Problem
 from autotune.records import Status
 from autotune.render import TemplateFolder, import_file
-from autotune.space import Config, KnobValue
 from autotune.verify import Case, verify_in
 
 W4 = DequantGemmProblem()

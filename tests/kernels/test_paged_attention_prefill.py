@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from autotune.arch import GPUS, GpuArch
+from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.kernels import load_kernel
 from autotune.kernels.attention_layout import AttentionLayout
@@ -18,7 +19,6 @@ from autotune.kernels.causal_walk import CausalWalk, pairs_seen
 from autotune.kernels.paged_attention_prefill import PrefillProblem
 from autotune.kernels.spec import KernelSpec
 from autotune.render import TemplateFolder
-from autotune.space import Config
 
 SPEC: KernelSpec[Any] = load_kernel("paged_attention_prefill")
 TEMPLATES = TemplateFolder(Path(__file__).parents[2] / "templates")

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.policy import Mode
 from autotune.problem import Problem
 from autotune.race import Race
 from autotune.records import Environment
-from autotune.space import Config
 
 
 class MadeUpDevice:

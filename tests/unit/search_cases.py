@@ -9,9 +9,9 @@ from pathlib import Path
 from toy_kernel import ToyKernel, ToyProblem
 
 from autotune.arch import lookup
+from autotune.config import Config
 from autotune.search.candidates import Candidates
 from autotune.search.ledger import Asked, Ledger, open_storage
-from autotune.space import Config
 
 SPACE = ToyKernel().space(ToyProblem(), lookup("a100"))
 KNOBS = tuple(knob for knob in SPACE.knobs if not knob.host)

@@ -16,9 +16,11 @@ from autotune import build, verify
 from autotune.arch import GpuArch, lookup
 from autotune.build import Builder
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.spec import Work
+from autotune.knob import Constraint, Knob
 from autotune.paths import templates_dir
 from autotune.pool import WorkerPool
 from autotune.progress import Silent
@@ -26,7 +28,7 @@ from autotune.records import Status
 from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
 from autotune.search.ledger import open_storage
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.space import SearchSpace
 from autotune.study import SearchOptions
 from autotune.tune import tune
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from autotune.cli import main
+from autotune.config import Config
 from autotune.effort import DEFAULT_SAMPLER, EFFORTS, PREDICTING_SAMPLER
+from autotune.knob import Knob
 from autotune.recorded import RecordedSpace
 from autotune.records import Status
 from autotune.replay import ReplayOptions, replay, search_once
@@ -17,7 +19,7 @@ from autotune.search.blend import BlendModel
 from autotune.search.candidates import Candidates
 from autotune.search.history import History
 from autotune.search.startup import spread
-from autotune.space import Config, Knob, SearchSpace
+from autotune.space import SearchSpace
 
 SPACE = SearchSpace(
     (

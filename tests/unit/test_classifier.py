@@ -9,11 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from autotune.config import Config
+from autotune.knob import Constraint, Knob
 from autotune.search.candidates import Candidates
 from autotune.search.classifier import ClassifierModel
 from autotune.search.forest import ForestModel
 from autotune.search.history import History
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.space import SearchSpace
 
 SPACE = SearchSpace(
     (

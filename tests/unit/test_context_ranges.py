@@ -10,6 +10,7 @@ from record_cases import make_report, make_selection
 
 from autotune.arch import lookup
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.errors import UsageError
 from autotune.kernels import load_kernel
 from autotune.kernels.context_ranges import Ranges, ranges_of
@@ -20,7 +21,6 @@ from autotune.registry import Tier, TunedKernels
 from autotune.render import TemplateFolder
 from autotune.results import CellResult, ResultsStore
 from autotune.select import select
-from autotune.space import Config
 from runtime.kernel_set import KernelSet
 from runtime.kernel_table import KernelTable
 from runtime.ops.base import AttentionSpec

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from record_cases import make_report, make_work
 
 from autotune.arch import GPUS, GpuArch, lookup
+from autotune.config import Config
 from autotune.cost_model import TERMS, CostModel
 from autotune.kernels import KERNELS, load_kernel
 from autotune.kernels.paged_attention_decode import PagedAttentionDecode
@@ -20,7 +21,6 @@ from autotune.kernels.spec import KernelSpec, Work
 from autotune.prior import guess_us
 from autotune.problem import Problem
 from autotune.records import CompileReport
-from autotune.space import Config
 
 gpus = st.sampled_from(list(GPUS.values()))
 works = st.builds(

@@ -16,6 +16,7 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_template
 from autotune.arch import GpuArch, lookup
 from autotune.cell import Cell
 from autotune.cli import main
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.errors import UsageError
 from autotune.fleet import Pace, requested, work
@@ -27,7 +28,6 @@ from autotune.render import TemplateFolder
 from autotune.results import ResultsStore
 from autotune.search.shared import SharedStorage
 from autotune.shared_search import Task
-from autotune.space import Config
 from autotune.study import SearchOptions
 from autotune.tune import Tuned, tune
 

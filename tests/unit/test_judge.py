@@ -8,9 +8,9 @@ import pytest
 from record_cases import make_report, sha
 
 from autotune.arch import lookup
+from autotune.config import Config
 from autotune.judge import DuplicateFinder, find_fault
 from autotune.records import CompileReport, Evaluation, Status
-from autotune.space import Config
 
 A100, H100 = lookup("a100"), lookup("h100")
 MERGE = make_report(entry="merge", mma=None, loop={}, binary_sha=sha("merge"))

@@ -9,13 +9,13 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_template
 
 from autotune.arch import lookup
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.gpu import Swept
 from autotune.problem import Problem
 from autotune.record import record, write_spaces
 from autotune.recorded_files import read_space
 from autotune.records import Environment, Evaluation, Status
-from autotune.space import Config
 
 
 class Sweeper:

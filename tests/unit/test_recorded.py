@@ -12,11 +12,12 @@ import jsonschema
 import pytest
 
 import autotune
+from autotune.config import Config
 from autotune.errors import CorruptResultError
+from autotune.knob import Knob
 from autotune.recorded import RecordedSpace
 from autotune.recorded_files import read_space, to_document, write_space
 from autotune.records import Status
-from autotune.space import Config, Knob
 
 SCHEMA = Path(autotune.__file__).with_name("recorded.schema.json")
 KNOBS = (

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from record_cases import make_report, make_selection
 
+from autotune.config import Config
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
 from autotune.records import (
     CompileReport,
@@ -19,7 +20,6 @@ from autotune.records import (
     Timing,
     to_json,
 )
-from autotune.space import Config
 
 CONFIG = Config({"tile": 16})
 FAILURES = [status for status in Status if status not in (Status.OK, Status.DUPLICATE)]

@@ -13,6 +13,7 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_template
 
 from autotune.arch import GpuArch, lookup
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.errors import CorruptResultError
 from autotune.kernels import KERNELS, load_kernel
@@ -23,7 +24,6 @@ from autotune.progress import Silent
 from autotune.records import Evaluation
 from autotune.results import CellResult, ResultsStore
 from autotune.select import select
-from autotune.space import Config
 from autotune.tune import SearchOptions, tune
 
 A100 = lookup("a100")

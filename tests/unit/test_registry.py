@@ -13,14 +13,16 @@ from record_cases import make_selection, sha
 from toy_kernel import ToyKernel, ToyProblem, sound
 
 from autotune.arch import GpuArch, lookup
+from autotune.config import Config
 from autotune.errors import UnknownChoiceError
 from autotune.kernels import KERNELS
 from autotune.kernels.paged_attention_decode import PagedAttentionDecode
 from autotune.kernels.paged_attention_decode_problem import DecodeProblem
+from autotune.knob import Constraint
 from autotune.records import Environment, Provenance, Selection, Timing
 from autotune.registry import Tier, TunedKernels, kernel_spec
 from autotune.results import CellResult, ResultsStore
-from autotune.space import Config, Constraint, SearchSpace
+from autotune.space import SearchSpace
 
 KERNEL = "paged_attention_decode"
 CELL = DecodeProblem(block_size=32)

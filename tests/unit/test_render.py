@@ -11,9 +11,9 @@ import pytest
 from toy_kernel import TEMPLATE, ToyKernel, ToyProblem, write_templates
 
 from autotune.arch import lookup
+from autotune.config import Config
 from autotune.errors import RenderError
 from autotune.render import HEADER_LINES, RenderedKernel, TemplateFolder, import_file
-from autotune.space import Config
 
 A100 = lookup("a100")
 CONFIG = ToyKernel().default_config(ToyProblem(), A100)

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from autotune.cli import main
+from autotune.config import Config
 from autotune.curves import arrival, checkpoints, estimate, geometric_mean
 from autotune.effort import DEFAULT_SAMPLER, SAMPLERS
 from autotune.errors import UsageError
+from autotune.knob import Knob
 from autotune.recorded import RecordedSpace
 from autotune.recorded_files import read_space, write_space
 from autotune.records import Status
 from autotune.replay import ReplayOptions, replay, warm_starts
-from autotune.space import Config, Knob
 
 
 def bowl(name: str = "bowl", best: tuple[int, int] = (64, 8)) -> RecordedSpace:

@@ -22,10 +22,11 @@ from search_cases import (
 
 from autotune.effort import SAMPLERS
 from autotune.errors import StorageError, UnknownChoiceError, UsageError
+from autotune.knob import Knob
 from autotune.search.candidates import Candidates
 from autotune.search.journal import Journal, repair_journal
 from autotune.search.ledger import BATCH_SIZE, open_storage
-from autotune.space import Knob, SearchSpace
+from autotune.space import SearchSpace
 
 # The Gaussian process takes seconds per fit: enough trials for two of them (10 are start-up).
 TRIALS = {name: 12 if name == "gp" else 26 for name in SAMPLERS}

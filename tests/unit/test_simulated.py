@@ -11,6 +11,7 @@ import pytest
 
 from autotune.arch import lookup
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.gpu import Gpu, simulated
 from autotune.kernels import load_kernel
@@ -19,7 +20,6 @@ from autotune.race_log import RaceLog
 from autotune.records import Status
 from autotune.render import TemplateFolder
 from autotune.simulated import PREFIX, Fate, SimulatedDevice
-from autotune.space import Config
 
 KERNEL = "fused_mlp"
 H200 = lookup("h200")

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.config import Config, KnobValue
 from autotune.errors import UnknownChoiceError, UsageError
-from autotune.space import Config, Constraint, Knob, KnobValue, SearchSpace, grid
+from autotune.knob import Constraint, Knob, grid
+from autotune.space import SearchSpace
 
 NAMES = ("a", "b", "c", "d")
 

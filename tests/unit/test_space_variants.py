@@ -8,13 +8,15 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_template
 
 from autotune.arch import GpuArch, lookup
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.errors import UnknownChoiceError, UsageError
 from autotune.kernels import KERNELS
+from autotune.knob import Constraint, Knob, plain_values
 from autotune.progress import Silent
 from autotune.records import Evaluation
 from autotune.results import ResultsStore
-from autotune.space import Config, Constraint, Knob, SearchSpace, plain_values
+from autotune.space import SearchSpace
 from autotune.study import SearchOptions
 from autotune.tune import tune
 

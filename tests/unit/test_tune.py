@@ -15,16 +15,18 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, Verdict, sound, write
 
 from autotune.arch import GpuArch, lookup
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.errors import AutotuneError
 from autotune.kernels import KERNELS
 from autotune.kernels.spec import Work
+from autotune.knob import Constraint
 from autotune.progress import Silent
 from autotune.records import Evaluation, Provenance, Status
 from autotune.render import TemplateFolder
 from autotune.results import CellResult, ResultsStore
 from autotune.search.ledger import BATCH_SIZE
-from autotune.space import Config, Constraint, SearchSpace
+from autotune.space import SearchSpace
 from autotune.study import SearchOptions
 from autotune.tune import tune
 

@@ -14,13 +14,13 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_template
 from autotune.arch import lookup
 from autotune.cell import Cell
 from autotune.cli import main
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.kernels import KERNELS
 from autotune.objective import OBJECTIVES
 from autotune.progress import Silent
 from autotune.records import Environment, Provenance, Selection, Timing
 from autotune.results import CellResult, ResultsStore
-from autotune.space import Config
 from autotune.study import SearchOptions
 from autotune.tune import tune
 from autotune.warm_starts import MOST, Elsewhere

@@ -12,12 +12,14 @@ from record_cases import make_report, make_work, sha
 
 from autotune.arch import GpuArch
 from autotune.build import Builder
+from autotune.config import Config
 from autotune.kernels.spec import Inputs, KernelSpec, Tolerance, Work
+from autotune.knob import Constraint, Knob
 from autotune.model_shape import ModelShape
 from autotune.problem import Problem, exact, nearest
 from autotune.records import Environment, Evaluation, Status
 from autotune.render import TemplateFolder
-from autotune.space import Config, Constraint, Knob, SearchSpace
+from autotune.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch

@@ -25,6 +25,7 @@ from toy_kernel import FakeBuilder, ToyKernel, ToyProblem, sound, write_template
 
 from autotune.arch import lookup
 from autotune.cell import Cell
+from autotune.config import Config
 from autotune.deadline import Deadline
 from autotune.kernels import KERNELS
 from autotune.kernels.spec import KernelSpec
@@ -34,7 +35,6 @@ from autotune.records import Evaluation
 from autotune.render import TemplateFolder
 from autotune.report_cache import ReportCache
 from autotune.results import ResultsStore
-from autotune.space import Config
 from autotune.study import SearchOptions
 from autotune.tune import tune
 
