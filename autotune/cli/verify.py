@@ -73,6 +73,9 @@ def handle(options: argparse.Namespace) -> int:
     specs = [load_kernel(name) for name in options.kernel or KERNELS]
     if options.problem is not None and len(specs) != 1:
         raise UsageError("--problem needs exactly one --kernel")
+    named = specs[0].problem_type.read_axes(options.problem or "")
+    if "dtype" in named and options.dtype:
+        raise UsageError("--problem names a dtype: leave out --dtype")
     arch, device, dtypes = lookup(options.gpu), "cpu", options.dtype or ()
     if options.backend == "gpu":
         known = next((found for found in local_devices() if found.arch is not None), None)

@@ -20,7 +20,7 @@ from autotune.paths import templates_dir
 from autotune.pool import Outcome, Reply, Request, WorkerPool
 from autotune.records import Status
 from autotune.render import TemplateFolder
-from autotune.verify import Case, Verdict, cases, verify_in
+from autotune.verify import Case, Verdict, cases, small_problems, verify_in
 
 
 class OneAtATime(WorkerPool):
@@ -100,3 +100,21 @@ def test_a_failure_is_the_exit_code_of_a_whole_run(
     most = (1 + 3) * len(load_kernel("rms_norm").hard_problems())
     assert captured.err.startswith(f"verifying up to {most} candidates (interpreter)")
     assert "FAILED rms_norm [wrong_result] far off" in captured.err
+
+
+def test_a_named_problem_takes_the_rest_from_the_hard_list() -> None:
+    spec = load_kernel("fused_mlp")
+    found = small_problems(spec, "part=down,n=50", ("bf16", "fp32"))
+    assert [p.exact_axes()["dtype"] for p in found] == ["bf16", "fp32"]
+    for problem in found:
+        axes = {**problem.exact_axes(), **problem.nearest_axes()}
+        assert (axes["part"], axes["n"], axes["activation"]) == ("down", 50, "none")
+        assert any(axes["k"] == hard.exact_axes()["k"] for hard in spec.hard_problems())
+    (named,) = small_problems(spec, "dtype=fp16,m=3", ("bf16", "fp32"))
+    assert (named.exact_axes()["dtype"], named.nearest_axes()["m"]) == ("fp16", 3)
+
+
+def test_a_dtype_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["verify", "--kernel", "fused_mlp", "--problem", "dtype=fp16", "--dtype", "bf16"]
+    assert main(words) == 2
+    assert "leave out --dtype" in capsys.readouterr().err
