@@ -1,4 +1,4 @@
-"""Model shapes: published figures, configs as transformers writes them, division over ranks."""
+"""Model shapes: published figures, configs as transformers writes them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,10 @@ from typing import Any
 
 import pytest
 import transformers
-from config_cases import LLAMA
+from config_cases import LLAMA, read, write
 
-from autotune.errors import UnknownChoiceError, UsageError
+from autotune.errors import UnknownChoiceError
 from autotune.model_shape import PRESETS, Linear, ModelShape, load
-
-
-def write(folder: Path, config: Any) -> Path:
-    """Write `config` as the config.json of `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.json"
-    path.write_text(json.dumps(config))
-    return path
-
-
-def read(tmp_path: Path, **changes: Any) -> ModelShape:
-    """Load Llama's config with some fields changed; a change to ... removes the field."""
-    config = {name: value for name, value in {**LLAMA, **changes}.items() if value is not ...}
-    return load(str(write(tmp_path / "llama-3.1-8b", config)))
 
 
 # The totals that the model cards state. Nearly all parameters are in the layers' linears, the
@@ -320,48 +306,6 @@ def test_neither_preset_nor_path(name: str) -> None:
     assert set(caught.value.choices) == set(PRESETS)
     assert message.endswith("or the path of a config.json, or of a folder that has one")
     assert ("Did you mean llama-3.1-8b" in message) == ("8" in name)
-
-
-def test_tensor_parallel_divides_columns_and_rows() -> None:
-    part = load("llama-3.1-70b").tensor_parallel(4)
-    assert (part.num_heads, part.num_kv_heads, part.group) == (16, 2, 8)
-    assert part.linears() == (
-        Linear("qkv", (64 + 16) * 128 // 4, 8192),
-        Linear("o", 8192, 8192 // 4),
-        Linear("gate_up", 57344 // 4, 8192),
-        Linear("down", 8192, 28672 // 4),
-    )
-    assert part.vocab_size == 128256
-    assert load("llama-3.1-70b").tensor_parallel(1) == load("llama-3.1-70b")
-
-
-def test_tensor_parallel_repeats_kv_heads() -> None:
-    part = load("llama-3.1-70b").tensor_parallel(16)
-    assert (part.num_heads, part.num_kv_heads, part.group) == (4, 1, 4)
-    assert part.linears()[0] == Linear("qkv", (4 + 2) * 128, 8192)
-
-
-@pytest.mark.parametrize(
-    ("name", "ranks", "message"),
-    [
-        ("qwen2.5-7b", 8, "qwen2.5-7b has heads 28, which 8 ranks do not divide"),
-        ("llama-3.1-8b", 32 * 3, "has heads 32"),
-        ("gemma-2-9b", 0, "tensor parallel size 0 must be at least 1"),
-        ("gemma-2-9b", -1, "must be at least 1"),
-    ],
-)
-def test_tensor_parallel_refuses(name: str, ranks: int, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        load(name).tensor_parallel(ranks)
-
-
-def test_tensor_parallel_refuses_uneven_kv_heads_and_intermediate_size(tmp_path: Path) -> None:
-    shape = read(tmp_path, hidden_size=6144, num_attention_heads=48, num_key_value_heads=8)
-    with pytest.raises(UsageError, match="intermediate size 14336, which 3 ranks do not divide"):
-        shape.tensor_parallel(3)
-    shape = read(tmp_path, hidden_size=6144, num_attention_heads=48, intermediate_size=12288)
-    with pytest.raises(UsageError, match=r"has 8 KV heads; .* a multiple of it, not 12"):
-        shape.tensor_parallel(12)
 
 
 def test_importing_and_loading_needs_neither_torch_nor_transformers() -> None:
