@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.config_fields import read_json_object
-from runtime.errors import TokenizerError
+from runtime.errors import ModelFolderError, TokenizerError
 
 
 class Tokenizer:
@@ -21,10 +21,13 @@ class Tokenizer:
         """Read the tokenizer of a model folder; runs no code from it.
 
         Raises:
+            ModelFolderError: there is no such folder.
             TokenizerError: there is none, or it cannot be read.
         """
         from transformers import AutoTokenizer
 
+        if not folder.is_dir():
+            raise ModelFolderError(f"{folder}: no such folder; give a local model folder")
         names = ("tokenizer.json", "tokenizer.model", "vocab.json")
         if not any((folder / name).is_file() for name in names):
             raise TokenizerError(

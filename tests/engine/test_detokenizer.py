@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_tokenizer import VOCAB_SIZE, save_tokenizer
 
 from runtime.detokenizer import IncrementalDetokenizer
-from runtime.errors import TokenizerError
+from runtime.errors import ModelFolderError, TokenizerError
 from runtime.stop_strings import StopStrings
 from runtime.tokenizer import Tokenizer
 
@@ -63,6 +63,8 @@ def test_pieces_add_up_for_any_tokens(
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ModelFolderError, match="nowhere: no such folder"):
+        Tokenizer.load(tmp_path / "nowhere")
     with pytest.raises(TokenizerError, match="no tokenizer in this folder"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
